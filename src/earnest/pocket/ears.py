@@ -1,0 +1,148 @@
+"""Stage `encoders`: an ear for events and music and an ear for speech, trained on frame labels, then frozen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from earnest.fused.configuration import EarConfig
+from earnest.fused.encoders import EarEncoder
+from earnest.pocket.clips import Heard, hear
+from earnest.pocket.schedule import one_cycle
+from earnest.world.labels import CLASSES, frame_labels
+
+EVENT_TASKS: tuple[str, ...] = ("sound", "instrument", "pitch", "tempo")
+SPEECH_TASKS: tuple[str, ...] = ("word", "speaker")
+MEL_FRAME_S = 0.016
+FRAME_S = 4 * MEL_FRAME_S
+
+
+@dataclass(frozen=True)
+class EarSettings:
+    """Numbers of the stage.
+
+    Attributes:
+        scenes: training scenes of about five seconds.
+        steps: optimiser steps; both ears hear the same batch.
+        batch_size: clips a step.
+        window: mel frames of a training crop, a multiple of 4.
+        learning_rate: peak of the cycle.
+        event_width: channels of the event ear.
+        speech_width: channels of the speech ear.
+        blocks: residual blocks of each.
+        seed: of scenes, weights and order.
+        workers: processes that render.
+        threads: of the training.
+    """
+
+    scenes: int = 6000
+    steps: int = 1600
+    batch_size: int = 32
+    window: int = 256
+    learning_rate: float = 3e-3
+    event_width: int = 128
+    speech_width: int = 144
+    blocks: int = 5
+    seed: int = 10
+    workers: int = 2
+    threads: int = 2
+
+
+def new_ear(tasks: tuple[str, ...], width: int, blocks: int) -> EarEncoder:
+    """An ear with a label head for each task."""
+    return EarEncoder(
+        EarConfig(width=width, blocks=blocks, heads={task: len(CLASSES[task]) + 1 for task in tasks})
+    )
+
+
+def train(settings: EarSettings, out: Path, *, log: Callable[[str], None] = print) -> Path:
+    """Trains both ears and saves them to `out/events` and `out/speech`."""
+    started = time.time()
+    torch.set_num_threads(settings.threads)
+    torch.manual_seed(settings.seed)
+    pool = list(hear("ears", "train", settings.seed, settings.scenes, workers=settings.workers))
+    labels = [_labels(heard) for heard in pool]
+    log(f"{len(pool)} scenes rendered in {time.time() - started:.0f} s")
+    ears = {
+        "events": (new_ear(EVENT_TASKS, settings.event_width, settings.blocks), EVENT_TASKS),
+        "speech": (new_ear(SPEECH_TASKS, settings.speech_width, settings.blocks), SPEECH_TASKS),
+    }
+    parameters = [parameter for ear, _ in ears.values() for parameter in ear.parameters()]
+    optimiser = torch.optim.AdamW(parameters, settings.learning_rate, weight_decay=0.01)
+    rng = np.random.default_rng(settings.seed)
+    running: dict[str, float] = {}
+    for step in range(settings.steps):
+        mel, target = _batch(pool, labels, settings, rng)
+        loss = torch.zeros(())
+        for ear, tasks in ears.values():
+            logits = ear(mel).logits
+            for task in tasks:
+                part = F.cross_entropy(logits[task].transpose(1, 2), target[task], label_smoothing=0.05)
+                running[task] = running.get(task, 0.0) + part.item() / 100
+                loss = loss + part
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        for group in optimiser.param_groups:
+            group["lr"] = settings.learning_rate * one_cycle(step, settings.steps)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        if step % 100 == 99:
+            parts = " ".join(f"{task} {value:.3f}" for task, value in running.items())
+            log(f"step {step + 1} {parts} {time.time() - started:.0f} s")
+            running = {}
+    for name, (ear, _) in ears.items():
+        ear.eval().save_pretrained(out / name)
+    return out
+
+
+def frame_accuracy(folder: Path, split: str, seed: int, scenes: int, *, workers: int = 2) -> dict[str, float]:
+    """Share of active frames that each task names correctly, on a split's scenes."""
+    ears = [EarEncoder.from_pretrained(folder / name).eval() for name in ("events", "speech")]
+    right: dict[str, int] = dict.fromkeys(CLASSES, 0)
+    active: dict[str, int] = dict.fromkeys(CLASSES, 0)
+    for heard in hear("ears", split, seed, scenes, workers=workers):
+        labels = _labels(heard)
+        mel = torch.from_numpy(heard.mel).float()[None]
+        with torch.inference_mode():
+            for ear in ears:
+                for task, logits in ear(mel).logits.items():
+                    truth = torch.from_numpy(labels[task])
+                    named = truth > 0
+                    right[task] += int((logits[0].argmax(-1) == truth)[named].sum())
+                    active[task] += int(named.sum())
+    return {task: right[task] / max(1, active[task]) for task in CLASSES}
+
+
+def _labels(heard: Heard) -> dict[str, np.ndarray]:
+    frames = -(-len(heard.mel) // 4)
+    return {task: row.astype(np.int16) for task, row in frame_labels(heard.scene, frames, FRAME_S).items()}
+
+
+def _batch(
+    pool: list[Heard], labels: list[dict[str, np.ndarray]], settings: EarSettings, rng: np.random.Generator
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Crops [B, window, M] and labels [B, window / 4]; level and two bands are varied."""
+    window, frames = settings.window, settings.window // 4
+    mel = np.zeros((settings.batch_size, window, pool[0].mel.shape[1]), np.float32)
+    target = {task: np.zeros((settings.batch_size, frames), np.int64) for task in CLASSES}
+    for row, place in enumerate(rng.integers(len(pool), size=settings.batch_size)):
+        source = pool[place].mel
+        start = 4 * int(rng.integers(max(1, (len(source) - window) // 4 + 1)))
+        crop = source[start : start + window]
+        mel[row, : len(crop)] = crop
+        if len(crop) < window:
+            mel[row, len(crop) :] = crop.min()
+        mel[row] += rng.uniform(-0.3, 0.3)
+        for _ in range(2):
+            low = int(rng.integers(60))
+            mel[row, :, low : low + int(rng.integers(6))] = mel[row].mean()
+        for task, rows in target.items():
+            part = labels[place][task][start // 4 : start // 4 + frames]
+            rows[row, : len(part)] = part
+    return torch.from_numpy(mel), {task: torch.from_numpy(rows) for task, rows in target.items()}

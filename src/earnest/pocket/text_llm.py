@@ -1,0 +1,231 @@
+"""Stage `text-llm`: a tiny Qwen3 learns the closed language from text alone; afterwards it is frozen."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+
+from earnest.pocket.batches import Batch, PackEncoder, by_length, collate
+from earnest.pocket.curriculum import Exchange, Mix, Pack, draw_pack, prompt
+from earnest.pocket.schedule import one_cycle
+from earnest.pocket.stream import scene_stream
+from earnest.pocket.tokenizer import build_tokenizer
+from earnest.training.checkpoint import Checkpointer
+from earnest.training.muon import Muon
+from earnest.world.items import Item
+from earnest.world.surrogates import scene_surrogate
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
+
+
+@dataclass(frozen=True)
+class TextLLMSettings:
+    """Numbers of the stage.
+
+    Attributes:
+        hidden: width D.
+        layers: number of transformer layers.
+        steps: optimiser steps.
+        batch_size: packs a step.
+        learning_rate: peak of the schedule for AdamW's matrices (embeddings and norms).
+        muon_rate: peak for the hidden matrices under Muon; 0 trains everything with AdamW.
+        recall_share: share of the steps spent on look-up exercises, at the start.
+        noise: standard deviation of the noise on stream slots, in units of the embeddings' own.
+        stream: share of surrogates that come as streams.
+        turns: exchanges after one surrogate.
+        seed: of weights and curriculum.
+        threads: of the training.
+    """
+
+    hidden: int = 192
+    layers: int = 4
+    steps: int = 2400
+    batch_size: int = 16
+    learning_rate: float = 2e-3
+    muon_rate: float = 3e-3
+    recall_share: float = 0.12
+    noise: float = 1.0
+    stream: float = 0.6
+    turns: int = 6
+    seed: int = 0
+    threads: int = 2
+
+    def mix(self, *, early: bool) -> Mix:
+        """What is taught: look-ups over surrogates first, then everything."""
+        if early:
+            return Mix(recall=0.9, stream=0.0, turns=self.turns, plain=0.04)
+        return Mix(stream=self.stream, turns=self.turns)
+
+
+def new_model(tokenizer: PreTrainedTokenizerFast, settings: TextLLMSettings) -> Qwen3ForCausalLM:
+    """A randomly initialised tiny Qwen3 (stock architecture)."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(settings.seed)
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=settings.hidden,
+        intermediate_size=512,
+        num_hidden_layers=settings.layers,
+        num_attention_heads=6,
+        num_key_value_heads=3,
+        head_dim=32,
+        tie_word_embeddings=True,
+        max_position_embeddings=2048,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+    )
+    return Qwen3ForCausalLM(config)
+
+
+def mixed_embeddings(model: Qwen3ForCausalLM, batch: Batch, noise: float) -> torch.Tensor:
+    """Embeddings [B, T, D] of a batch: mixtures of two pieces, noise on stream slots."""
+    table = model.get_input_embeddings()
+    shares = batch.shares[..., None]
+    embedded = table(batch.ids) * (1 - shares) + table(batch.others) * shares
+    if noise:
+        scale = noise * table.weight.detach().std() * torch.rand(len(batch.ids), 1, 1, device=embedded.device)
+        embedded = embedded + torch.randn_like(embedded) * scale * batch.streamed[..., None]
+    return embedded
+
+
+def loss_of(model: Qwen3ForCausalLM, batch: Batch, noise: float) -> torch.Tensor:
+    """Mean cross-entropy over the replies' tokens."""
+    embedded = mixed_embeddings(model, batch, noise)
+    hidden = model.model(inputs_embeds=embedded, use_cache=False).last_hidden_state
+    learned = batch.targets >= 0
+    return F.cross_entropy(model.lm_head(hidden[learned]), batch.targets[learned])
+
+
+def optimisers(model: torch.nn.Module, settings: TextLLMSettings) -> list[torch.optim.Optimizer]:
+    """Muon for hidden matrices and AdamW for the rest, or AdamW alone."""
+    hidden, rest = [], []
+    for name, parameter in model.named_parameters():
+        matrix = parameter.ndim == 2 and "embed" not in name and "lm_head" not in name
+        (hidden if matrix and settings.muon_rate else rest).append(parameter)
+    result: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(rest, settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.05)
+    ]
+    if hidden:
+        result.append(Muon(hidden, settings.muon_rate))
+    return result
+
+
+def train(settings: TextLLMSettings, out: Path, *, log: Callable[[str], None] = print) -> Path:
+    """Trains the LLM and saves model and tokenizer to `out`; goes on from `out/checkpoint.pt` if there is one."""
+    torch.set_num_threads(settings.threads)
+    tokenizer = build_tokenizer()
+    model = new_model(tokenizer, settings)
+    encoder = PackEncoder(tokenizer)
+    optims = optimisers(model, settings)
+    rates = [group["lr"] for optim in optims for group in optim.param_groups]
+    checkpoint = Checkpointer(out / "checkpoint.pt")
+    rng = random.Random(settings.seed)
+    first, queue = 0, []
+    if state := checkpoint.load():
+        first, queue = state["step"], state["queue"]
+        model.load_state_dict(state["model"])
+        rng.setstate(state["rng"])
+        torch.set_rng_state(state["torch"])
+        for optim, saved in zip(optims, state["optims"], strict=True):
+            optim.load_state_dict(saved)
+        log(f"goes on at step {first}")
+    started, running = time.time(), 0.0
+    for step in range(first, settings.steps):
+        early = step < settings.recall_share * settings.steps
+        if not queue:
+            packs = [draw_pack(rng, settings.mix(early=early)) for _ in range(8 * settings.batch_size)]
+            queue = by_length(encoder.encode(packs), settings.batch_size, rng)
+        loss = loss_of(model, collate(queue.pop()), 0.0 if early else settings.noise)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        groups = [group for optim in optims for group in optim.param_groups]
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate * one_cycle(step, settings.steps)
+        for optim in optims:
+            optim.step()
+            optim.zero_grad(set_to_none=True)
+        running += loss.item()
+        if step % 25 == 24:
+            log(f"step {step + 1} loss {running / 25:.4f} {time.time() - started:.0f} s")
+            running = 0.0
+        if checkpoint.due(step):
+            checkpoint.save(
+                {
+                    "step": step + 1,
+                    "queue": queue,
+                    "model": model.state_dict(),
+                    "rng": rng.getstate(),
+                    "torch": torch.get_rng_state(),
+                    "optims": [optim.state_dict() for optim in optims],
+                }
+            )
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    checkpoint.clear()
+    return out
+
+
+@torch.no_grad()
+def oracle(
+    model: Qwen3ForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    items: list[Item],
+    *,
+    form: str,
+    batch_size: int = 128,
+    seed: int = 0,
+) -> dict[str, list[bool]]:
+    """Greedy answers of the text LLM from the timeline's text: template -> right or wrong per item.
+
+    Args:
+        model: the text LLM.
+        tokenizer: its tokenizer.
+        items: questions with scenes.
+        form: "text" (surrogate), "stream" or "robust".
+        batch_size: sequences decoded together.
+        seed: of the stream's mixtures.
+    """
+    encoder = PackEncoder(tokenizer)
+    device = str(model.device)
+    rng = random.Random(seed)
+    right: dict[str, list[bool]] = defaultdict(list)
+    packs = [
+        Pack(
+            scene_surrogate(item.scene)
+            if form == "text"
+            else scene_stream(item.scene, rng, robust=form == "robust"),
+            (Exchange(prompt(item.question), ""),),
+        )
+        for item in items
+    ]
+    sequences = encoder.encode(packs)
+    order = sorted(range(len(items)), key=lambda k: len(sequences[k].ids))
+    for at in range(0, len(order), batch_size):
+        chosen = order[at : at + batch_size]
+        rows = [sequences[k] for k in chosen]
+        batch = collate(rows, device)
+        embedded = mixed_embeddings(model, batch, 1.0 if form == "robust" else 0.0)
+        lengths = [len(row.ids) - 1 for row in rows]
+        width = max(lengths)
+        left = torch.zeros(len(rows), width, embedded.shape[-1], device=device)
+        mask = torch.zeros(len(rows), width, dtype=torch.long, device=device)
+        for row, length in enumerate(lengths):
+            left[row, width - length :] = embedded[row, :length]
+            mask[row, width - length :] = 1
+        output = model.generate(inputs_embeds=left, attention_mask=mask, max_new_tokens=72, do_sample=False)
+        for k, ids in zip(chosen, output.tolist(), strict=True):
+            text = tokenizer.decode(ids, skip_special_tokens=True)
+            answer = text.split("<answer>")[-1].split("</answer>")[0].strip() if "<answer>" in text else ""
+            right[items[k].question.template].append(answer == items[k].question.answer)
+    return right

@@ -1,0 +1,1 @@
+"""What concerns share when they train: recipes with stages, checkpoints, optimisers."""
