@@ -1,0 +1,153 @@
+"""The cells of a manifest's row: what each may hold, and what is wrong with one that holds something else."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from earnest.audio import Clip
+from earnest.conversation import Audio, Text, read_part
+from earnest.errors import AudioError, ConversationError
+
+
+class CellFault(Exception):
+    """What is wrong with one cell; caught cell by cell, so that one row can show several."""
+
+
+def header_seconds(path: Path) -> float | CellFault:
+    """Seconds according to the header of an audio file, or what is wrong with the file."""
+    import soundfile
+
+    if not path.is_file():
+        return CellFault(f"is missing: there is no file {path}")
+    if path.stat().st_size == 0:
+        return CellFault("is empty (0 bytes)")
+    try:
+        info = soundfile.info(str(path))
+    except soundfile.LibsndfileError as error:
+        return CellFault(f"cannot be read as audio ({error.error_string}): give WAV, FLAC, OGG or MP3")
+    if info.frames == 0:
+        return CellFault("is empty (0 samples)")
+    return float(info.duration)
+
+
+def json_cell(name: str, text: str) -> Any:
+    """A cell that is written as JSON."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise CellFault(f"{name} {text!r} is no JSON: {error.msg}") from error
+
+
+def text_cell(name: str, value: Any) -> str:
+    """Text without blanks around it; numbers are written out."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise CellFault(f"{name} is a {type(value).__name__}: give text")
+    return str(value).strip()
+
+
+def choices_cell(value: Any) -> tuple[str, ...] | None:
+    """At least two different options, from a list, JSON, or text with `|` or `;` between them."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        value = json_cell("choices", value) if value.lstrip().startswith("[") else re.split(r"\||;", value)
+    if not isinstance(value, list):
+        raise CellFault(f"choices is a {type(value).__name__}: give a list of texts")
+    choices = tuple(text_cell("a choice", item) for item in cast(list[Any], value))
+    if len(choices) < 2:
+        raise CellFault(f"choices {list(choices)} has {len(choices)} option(s): give at least 2, or leave it out")
+    if len(set(choices)) < len(choices) or "" in choices:
+        raise CellFault(f"choices {list(choices)} holds an option twice or an empty one")
+    return choices
+
+
+def answer_cell(value: Any, choices: tuple[str, ...] | None) -> str | None:
+    """The answer in the spelling of its choice; a letter that is no choice itself names one by its place."""
+    if value is None:
+        return None
+    answer = text_cell("answer", value)
+    if choices is None or answer in choices:
+        return answer
+    same = [choice for choice in choices if choice.casefold() == answer.casefold()]
+    if len(same) == 1:
+        return same[0]
+    letter = answer.strip("().").upper()
+    if len(letter) == 1 and 0 <= ord(letter) - ord("A") < len(choices):
+        return choices[ord(letter) - ord("A")]
+    close = difflib.get_close_matches(answer, choices, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    raise CellFault(f"answer {answer!r} is none of the choices {list(choices)}{hint}")
+
+
+def groups_cell(value: Any) -> dict[str, str]:
+    """Group names and their values as text."""
+    return {name: str(item) for name, item in object_cell("groups", value).items()}
+
+
+def object_cell(name: str, value: Any) -> dict[str, Any]:
+    """An object, also when it is written as JSON; empty for none."""
+    if isinstance(value, str):
+        value = json_cell(name, value)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise CellFault(f"{name} is a {type(value).__name__}: give an object of names and values")
+    return cast(dict[str, Any], value)
+
+
+def segments_cell(value: Any) -> tuple[tuple[float, float], ...]:
+    """Segments as (start_s, end_s), from lists, JSON, or text such as `1.5-2; 4-5`."""
+    if isinstance(value, str):
+        value = (
+            json_cell("evidence", value)
+            if value.lstrip().startswith("[")
+            else [part.split("-") for part in value.split(";") if part.strip()]
+        )
+    try:
+        return tuple((float(start), float(end)) for start, end in value)
+    except (TypeError, ValueError) as error:
+        raise CellFault(f"evidence {value!r} is no list of segments: give [[start_s, end_s], ...]") from error
+
+
+def messages_cells(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Question, answer and audio from chat messages: one user turn, the assistant's turn is the answer."""
+    value = fields["messages"]
+    if isinstance(value, str):
+        value = json_cell("messages", value)
+    if not isinstance(value, list) or not all(isinstance(message, Mapping) for message in cast(list[Any], value)):
+        raise CellFault("messages is no list of {role, content}")
+    messages = cast(list[Mapping[str, Any]], value)
+    roles = [message.get("role") for message in messages]
+    if [role for role in roles if role != "system"] not in (["user"], ["user", "assistant"]):
+        raise CellFault(f"messages has the roles {roles}: one user turn and at most one answer are understood")
+    contents = {str(message["role"]): message.get("content") for message in messages}
+    text, clips = _content(contents["user"], folder)
+    listed = fields.get("audio")
+    given: list[Any] = [*(cast(list[Any], listed) if isinstance(listed, list) else [listed] * (listed is not None))]
+    holders = text.count("<audio>")
+    if holders and holders != len(given) + len(clips):
+        raise CellFault(f"{holders} <audio> placeholder(s) for {len(given) + len(clips)} clip(s)")
+    if not given and not clips:
+        raise CellFault("no audio: neither 'audios' nor an audio part in messages")
+    found: dict[str, Any] = {"question": text.replace("<audio>", "").strip(), "audio": [*given, *clips]}
+    if "assistant" in contents and "answer" not in fields:
+        found["answer"] = _content(contents["assistant"], folder)[0].strip()
+    return found
+
+
+def _content(content: Any, folder: Path) -> tuple[str, list[Clip]]:
+    if isinstance(content, str):
+        return content, []
+    if not isinstance(content, list):
+        raise CellFault(f"messages has a {type(content).__name__} as content: give text or a list of parts")
+    try:
+        parts = [read_part(part, "messages: a part", folder) for part in cast(list[Any], content)]
+    except (ConversationError, AudioError) as error:
+        raise CellFault(str(error)) from error
+    texts = [part.text for part in parts if isinstance(part, Text)]
+    return "".join(texts), [part.clip for part in parts if isinstance(part, Audio)]

@@ -1,0 +1,29 @@
+"""One way to judge a reply: typed outcomes, tags, abstention, refusal, option match, official rules."""
+
+from earnest.grading.abstention import abstains
+from earnest.grading.grade import Grade, grade
+from earnest.grading.mmau import mmau_match, mmsu_letter
+from earnest.grading.options import OptionMatch, match_option
+from earnest.grading.outcomes import Outcome, count
+from earnest.grading.record import Record, make_record
+from earnest.grading.refusal import refuses
+from earnest.grading.tags import Cited, Reply, parse_reply, parse_segments
+
+__all__ = [
+    "Cited",
+    "Grade",
+    "OptionMatch",
+    "Outcome",
+    "Record",
+    "Reply",
+    "abstains",
+    "count",
+    "grade",
+    "make_record",
+    "match_option",
+    "mmau_match",
+    "mmsu_letter",
+    "parse_reply",
+    "parse_segments",
+    "refuses",
+]

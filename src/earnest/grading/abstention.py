@@ -1,0 +1,28 @@
+"""Does an answer say that the model does not know? (arXiv 2505.19294, section 3: detected before scoring.)"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from earnest.grading.options import match_option
+from earnest.grading.phrases import load_phrases, plainly
+
+_TURN = re.compile(r"\b(?:but|however|though|although|still|best guess|if i had to|most likely|probably|answer is)\b")
+
+
+def abstains(answer: str, choices: Sequence[str] | None = None) -> bool:
+    """Whether an answer abstains.
+
+    "I'm not sure, but I think it is a dog" does not: it turns after the phrase and commits to one choice.
+
+    Args:
+        answer: the final answer, without the reasoning: doubt inside the reasoning is no abstention.
+        choices: the options; None for an open question.
+    """
+    plain = plainly(answer)
+    found = load_phrases("abstention").find(plain)
+    if found is None:
+        return False
+    turn = _TURN.search(plain, found.end())
+    return not (turn and choices and match_option(plain[turn.end() :], choices).index is not None)
