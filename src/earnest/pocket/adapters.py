@@ -20,11 +20,10 @@ from earnest.pocket.batches import PackEncoder, Sequence, collate
 from earnest.pocket.clips import hear
 from earnest.pocket.curriculum import Exchange, Pack
 from earnest.pocket.schedule import one_cycle
-from earnest.pocket.stream import SLOT_S, Slot
+from earnest.pocket.stream import SLOT_S, Slot, time_slot
 from earnest.pocket.targets import TargetSettings, grouped, read
-from earnest.pocket.tokenizer import AUDIO, AUDIO_END, AUDIO_START, BLANK
+from earnest.pocket.tokenizer import AUDIO, AUDIO_END, AUDIO_START, BLANK, TIME
 from earnest.training.checkpoint import Checkpointer
-from earnest.world.surrogates import clock
 
 HOP = 256
 EARS: tuple[str, ...] = ("events", "speech")
@@ -70,9 +69,7 @@ def assemble(llm: Path, ears: Path, settings: AdapterSettings) -> tuple[FusedMod
 
     torch.manual_seed(settings.seed)
     tokenizer = AutoTokenizer.from_pretrained(llm)
-    adapter = AdapterConfig(
-        widths=(settings.width,) * 2, kernels=(5, 5), strides=(2, 2), residual_kernels=(3,)
-    )
+    adapter = AdapterConfig(widths=(settings.width,) * 2, kernels=(5, 5), strides=(2, 2), residual_kernels=(3,))
     model = FusedModel.from_parts(
         AutoModelForCausalLM.from_pretrained(llm, dtype=torch.float32),
         {name: _without_heads(EarEncoder.from_pretrained(ears / name)) for name in EARS},
@@ -92,6 +89,7 @@ def assemble(llm: Path, ears: Path, settings: AdapterSettings) -> tuple[FusedMod
         audio_start_token=AUDIO_START,
         audio_end_token=AUDIO_END,
         time_marker_s=1.0,
+        time_marker_format=TIME,
     )
     return model, processor
 
@@ -108,7 +106,7 @@ def audio_slots(tokens: int) -> list[Slot]:
     second = 0
     for place in range(tokens):
         if place * SLOT_S >= second:
-            slots.append(Slot(clock(second), clock(second), 0.0))
+            slots.append(time_slot(second))
             second += 1
         slots.append(Slot(AUDIO, AUDIO, 0.0))
     return slots

@@ -93,7 +93,7 @@ class PackEncoder:
                 others.append(self.vocabulary[slot.other])
                 shares.append(slot.share)
                 learned.append(False)
-                streamed.append(not slot.piece[0].isdigit())
+                streamed.append(not slot.piece.startswith("▁["))
             extend([self.stop])
         for number in range(len(pack.exchanges)):
             if number:

@@ -15,7 +15,7 @@ from earnest.pocket.stream import Slot, scene_stream
 from earnest.world.questions import UNKNOWN, Question, ask, ask_unanswerable
 from earnest.world.replies import HEARING, LEAKS, Manner, cite, leak_lead, reply
 from earnest.world.scenes import REQUEST_FORMS, plan_request, plan_scene
-from earnest.world.surrogates import caption, clock, scene_surrogate
+from earnest.world.surrogates import caption, scene_surrogate
 from earnest.world.timeline import Scene
 from earnest.world.vocabulary import BENIGN_VERBS, FORBIDDEN_VERBS, INSTRUMENTS, OBJECTS, SOUNDS, WORDS
 
@@ -50,12 +50,14 @@ class Mix:
         stream: share of surrogates in the form of a stream.
         turns: exchanges per scene.
         plain: share of packs without a scene (chat, requests, rephrasing).
+        short: whether scenes are short and dense, for the first look-ups.
     """
 
     recall: float = 0.15
     stream: float = 0.6
     turns: int = 6
     plain: float = 0.14
+    short: bool = False
 
 
 def draw_pack(rng: random.Random, mix: Mix) -> Pack:
@@ -64,7 +66,7 @@ def draw_pack(rng: random.Random, mix: Mix) -> Pack:
         return _plain_pack(rng)
     if rng.random() < 0.05:
         return _request_pack(rng, mix)
-    scene = plan_scene(rng)
+    scene = plan_scene(rng, duration_s=rng.uniform(6.0, 10.0), count=5) if mix.short else plan_scene(rng)
     streamed = rng.random() < mix.stream
     leaks = not streamed or rng.random() < 0.3
     surrogate = scene_stream(scene, rng, robust=rng.random() < 0.7) if streamed else scene_surrogate(scene)
@@ -121,30 +123,25 @@ def _unanswerable(scene: Scene, rng: random.Random, leaks: bool) -> Exchange:
         forced = rng.choice(question.choices)
         answer = reply(question, Manner(_lead(question, leaks))).replace(UNKNOWN, forced)
         return Exchange(text, answer)
-    return Exchange(
-        text, reply(question, Manner(_lead(question, leaks), think=instruction != language.DIRECT))
-    )
+    return Exchange(text, reply(question, Manner(_lead(question, leaks), think=instruction != language.DIRECT)))
 
 
 def _recall(scene: Scene, rng: random.Random) -> Exchange:
-    """Dense look-ups: when is each of these heard, or what comes next."""
+    """Dense look-ups: where is each of these, or what comes next."""
     events = list(scene.events)
     names = [event.name for event in events]
     unique = [k for k, event in enumerate(events) if names.count(event.name) == 1 and " " not in event.name]
-    pool = [name for name in rng.sample(SOUNDS + INSTRUMENTS + WORDS, 4) if name not in names]
-    if rng.random() < 0.5:
-        known = {events[k].name: f"[{clock(int(events[k].start_s))}]" for k in unique}
+    pool = [name for name in rng.sample(SOUNDS + INSTRUMENTS + WORDS, 3) if name not in names]
+    if rng.random() < 0.75:
+        known = {events[k].name: cite(events[k], with_speaker=events[k].kind == "speech") for k in unique}
         ask_for = language.FIND
     else:
-        known = {
-            events[k].name: caption(events[k + 1]) if k + 1 < len(events) else "end"
-            for k in unique
-            if k + 1 == len(events) or events[k + 1].kind != "speech" or " " not in events[k + 1].name
-        }
+        following = [*(caption(event) for event in events[1:]), "end"]
+        known = {events[k].name: f"{events[k].name} {following[k]}" for k in unique if " " not in following[k]}
         ask_for = language.NEXT
     asked = [*known, *pool]
     rng.shuffle(asked)
-    found = ", ".join(f"{name} {known.get(name, 'none')}" for name in asked)
+    found = ", ".join(known.get(name, f"{name} none") for name in asked)
     return Exchange(ask_for.format(names=", ".join(asked)), f"{found}.")
 
 
@@ -174,9 +171,7 @@ def _request_pack(rng: random.Random, mix: Mix) -> Pack:
     for _ in range(3):
         instruction = rng.choice((language.AUDIO_INSTRUCTION, rng.choice(language.REQUEST_INSTRUCTIONS), ""))
         if rng.random() < 0.4:
-            exchanges.append(
-                Exchange(f"{language.AUDIO_INSTRUCTION} {language.POLICY_HINT}", language.REFUSAL)
-            )
+            exchanges.append(Exchange(f"{language.AUDIO_INSTRUCTION} {language.POLICY_HINT}", language.REFUSAL))
         else:
             exchanges.append(Exchange(instruction, helped))
     exchanges.append(Exchange(rng.choice(language.TRANSCRIBE), f"{scene.events[0].name}."))

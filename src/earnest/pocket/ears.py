@@ -56,9 +56,7 @@ class EarSettings:
 
 def new_ear(tasks: tuple[str, ...], width: int, blocks: int) -> EarEncoder:
     """An ear with a label head for each task."""
-    return EarEncoder(
-        EarConfig(width=width, blocks=blocks, heads={task: len(CLASSES[task]) + 1 for task in tasks})
-    )
+    return EarEncoder(EarConfig(width=width, blocks=blocks, heads={task: len(CLASSES[task]) + 1 for task in tasks}))
 
 
 def train(settings: EarSettings, out: Path, *, log: Callable[[str], None] = print) -> Path:

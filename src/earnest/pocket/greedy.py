@@ -19,9 +19,7 @@ class GreedyWriter:
         max_new_tokens: limit of a reply.
     """
 
-    def __init__(
-        self, folder: Path, *, batch_size: int = 256, threads: int = 2, max_new_tokens: int = 96
-    ) -> None:
+    def __init__(self, folder: Path, *, batch_size: int = 256, threads: int = 2, max_new_tokens: int = 96) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         torch.set_num_threads(threads)
@@ -39,9 +37,7 @@ class GreedyWriter:
         replies = [""] * len(texts)
         for start in range(0, len(order), self.batch_size):
             chosen = order[start : start + self.batch_size]
-            batch = self.tokenizer.pad(
-                {"input_ids": [ids[k] for k in chosen]}, padding=True, return_tensors="pt"
-            )
+            batch = self.tokenizer.pad({"input_ids": [ids[k] for k in chosen]}, padding=True, return_tensors="pt")
             output = self.model.generate(**batch, max_new_tokens=self.max_new_tokens, do_sample=False)
             for k, row in zip(chosen, output[:, batch["input_ids"].shape[1] :], strict=True):
                 replies[k] = self.tokenizer.decode(row, skip_special_tokens=True).strip()

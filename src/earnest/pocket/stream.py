@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from typing import NamedTuple
 
-from earnest.pocket.tokenizer import BLANK
+from earnest.pocket.tokenizer import BLANK, TIME
 from earnest.world.surrogates import clock
 from earnest.world.timeline import Event, Scene
 
@@ -49,10 +49,16 @@ def scene_stream(scene: Scene, rng: random.Random, *, robust: bool) -> list[Slot
     second = 0
     for place, slot in enumerate(slots):
         if place * SLOT_S >= second:
-            stream.append(Slot(clock(second), clock(second), 0.0))
+            stream.append(time_slot(second))
             second += 1
         stream.append(slot)
     return stream
+
+
+def time_slot(second: int) -> Slot:
+    """The marker of a second."""
+    piece = TIME.format(clock=clock(second))
+    return Slot(piece, piece, 0.0)
 
 
 def event_pieces(event: Event) -> list[list[str]]:
@@ -60,8 +66,8 @@ def event_pieces(event: Event) -> list[list[str]]:
     if event.kind == "sound":
         return [[f"▁|{event.name}|"]]
     if event.kind == "music":
-        return [[f"▁|{event.name}", f",▁{event.pitch}", f",▁{event.tempo}|"]]
-    return [[f"▁{word}", f",▁gender:▁{event.speaker}]"] for word in event.name.split()]
+        return [[f"▁|{event.name}", f",▁{event.pitch},▁{event.tempo}"]]
+    return [[f"▁{word}", f",▁{event.speaker}"] for word in event.name.split()]
 
 
 def _spread(event: Event, n_slots: int, rng: random.Random) -> list[Slot]:
@@ -106,9 +112,7 @@ def _blur(slots: list[Slot], rng: random.Random) -> list[Slot]:
             continue
         kind = rng.random()
         if kind < 0.6:
-            other = (
-                slots[max(0, place - 1)].piece if kind < 0.3 else slots[min(len(slots) - 1, place + 1)].piece
-            )
+            other = slots[max(0, place - 1)].piece if kind < 0.3 else slots[min(len(slots) - 1, place + 1)].piece
         else:
             other = BLANK if kind < 0.8 else rng.choice(pieces)
         blurred[place] = Slot(slot.piece, other, rng.uniform(0.0, 0.4))

@@ -127,10 +127,7 @@ def _rows(numbers: range, settings: TargetSettings, writer: GreedyWriter) -> lis
     raw = writer.write([(surrogate, user) for _, surrogate, user in asked])
     leaking = [k for k, reply in enumerate(raw) if LEAK.search(reply)]
     edited = dict(zip(leaking, writer.write([(None, rephrase_prompt(raw[k])) for k in leaking]), strict=True))
-    return [
-        Target(number, user, raw[k], *_judge(raw[k], edited.get(k)))
-        for k, (number, _, user) in enumerate(asked)
-    ]
+    return [Target(number, user, raw[k], *_judge(raw[k], edited.get(k))) for k, (number, _, user) in enumerate(asked)]
 
 
 def _judge(raw: str, edited: str | None) -> tuple[str | None, str]:

@@ -62,7 +62,7 @@ class TextLLMSettings:
     def mix(self, *, early: bool) -> Mix:
         """What is taught: look-ups over surrogates first, then everything."""
         if early:
-            return Mix(recall=0.9, stream=0.0, turns=self.turns, plain=0.04)
+            return Mix(recall=1.0, stream=0.0, turns=self.turns, plain=0.0, short=True)
         return Mix(stream=self.stream, turns=self.turns)
 
 
@@ -202,9 +202,7 @@ def oracle(
     right: dict[str, list[bool]] = defaultdict(list)
     packs = [
         Pack(
-            scene_surrogate(item.scene)
-            if form == "text"
-            else scene_stream(item.scene, rng, robust=form == "robust"),
+            scene_surrogate(item.scene) if form == "text" else scene_stream(item.scene, rng, robust=form == "robust"),
             (Exchange(prompt(item.question), ""),),
         )
         for item in items

@@ -20,6 +20,9 @@ from earnest.world.vocabulary import INSTRUMENTS, PITCHES, SOUNDS, SPEAKERS, SPO
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+TIME = "▁[{clock}"
+"""The piece of a moment: it opens a segment of a surrogate, marks a second of a stream and stands in citations."""
+
 BLANK = "▁_"
 """The piece that stands for "nothing happens here" in a stream."""
 
@@ -54,9 +57,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         [normalizers.Lowercase(), normalizers.Replace(Regex(r"\s*\n\s*"), " \n ")]
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=False)
-    tokenizer.decoder = decoders.Sequence(
-        [decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="always")]
-    )
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="always")])
     specials = [PAD, USER, ASSISTANT, SYSTEM, END, AUDIO_START, AUDIO_END, AUDIO]
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in specials])
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=False, lstrip=True) for token in TAGS])
@@ -75,13 +76,14 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 def _pieces() -> list[str]:
     """Words with their leading blank, times, and the phrases of the surrogates."""
     times = [clock(second) for second in range(MAX_SECONDS + 1)]
-    pieces = [*times, *(f"-{time}" for time in times), *(f"-{time}]" for time in times)]
+    pieces = [TIME.format(clock=time) for time in times]
+    pieces += [form.format(time) for form in ("▁{}", "-{}", "-{}]") for time in times]
     pieces += [f"▁{number}" for number in range(MAX_SECONDS + 1)]
     pieces += [f"▁|{name}|" for name in SOUNDS] + [f"▁|{name}" for name in INSTRUMENTS]
-    pieces += [f",▁{pitch}" for pitch in PITCHES] + [f",▁{tempo}|" for tempo in TEMPI]
-    pieces += [f",▁the▁{ordinal}▁speaker" for ordinal in ORDINALS[:2]]
-    pieces += [f",▁gender:▁{speaker}]" for speaker in SPEAKERS]
-    pieces += ["▁(duration:", "s)", "s,▁the▁number▁of▁speakers:", "▁[", "].", "],", "▁\n", BLANK]
+    pieces += [f",▁{pitch},▁{tempo}" for pitch in PITCHES for tempo in TEMPI]
+    pieces += [f",▁the▁{ordinal}▁speaker,▁gender:▁{who}]" for ordinal in ORDINALS[:2] for who in SPEAKERS]
+    pieces += [f",▁{who}" for who in SPEAKERS]
+    pieces += ["▁(duration:", "s)", "s,▁the▁number▁of▁speakers:", "].", "],", "▁\n", BLANK]
     pieces += ["▁[think]", "▁[/think]", "▁[answer]", "▁[/answer]"]
     texts = [*corpus(), *REQUEST_FORMS, *LEAKS, HEARING, UNKNOWN, "choices:", "told no then none end"]
     texts += [wording for t in TEMPLATES.values() for wording in (*t.wordings, *t.held_out)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ class Checkpointer:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         fresh = self.path.with_suffix(".new")
         torch.save(state, fresh)
-        os.replace(fresh, self.path)
+        fresh.replace(self.path)
 
     def clear(self) -> None:
         """Removes the file: the loop is complete."""

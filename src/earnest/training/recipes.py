@@ -95,16 +95,10 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe
         stage = _stage(name)
         known = {field.name: field for field in fields(stage.settings)}
         given = {key: value for key, value in row.items() if key != "name"}
-        faults += [
-            f"stage {name}: unknown key {key!r}; known: {', '.join(known)}"
-            for key in given
-            if key not in known
-        ]
+        faults += [f"stage {name}: unknown key {key!r}; known: {', '.join(known)}" for key in given if key not in known]
         given |= {key: value for key, value in (overrides or {}).items() if key in known}
         wrong = [key for key, value in given.items() if key in known and not _fits(value, known[key].default)]
-        faults += [
-            f"stage {name}: {key} = {given[key]!r} is no {type(known[key].default).__name__}" for key in wrong
-        ]
+        faults += [f"stage {name}: {key} = {given[key]!r} is no {type(known[key].default).__name__}" for key in wrong]
         if not faults:
             stages.append((name, stage, stage.settings(**given)))
     if faults:

@@ -103,9 +103,7 @@ TEMPLATES: dict[str, Template] = {}
 
 def _template(
     name: str, modality: Modality, hops: int, wordings: Iterable[str], held_out: Iterable[str]
-) -> Callable[
-    [Callable[[Scene, random.Random], Draft | None]], Callable[[Scene, random.Random], Draft | None]
-]:
+) -> Callable[[Callable[[Scene, random.Random], Draft | None]], Callable[[Scene, random.Random], Draft | None]]:
     def register(draw: Callable[[Scene, random.Random], Draft | None]) -> Callable[..., Draft | None]:
         TEMPLATES[name] = Template(name, modality, hops, tuple(wordings), tuple(held_out), draw)
         return draw
@@ -113,9 +111,7 @@ def _template(
     return register
 
 
-def ask(
-    scene: Scene, rng: random.Random, template: str | None = None, *, n_choices: int = 4
-) -> Question | None:
+def ask(scene: Scene, rng: random.Random, template: str | None = None, *, n_choices: int = 4) -> Question | None:
     """Asks one question about a scene.
 
     Args:
@@ -237,9 +233,7 @@ def _window(count: int, rng: random.Random) -> Draft:
     return Draft(str(count), (), fixed=tuple(str(number) for number in range(low, low + 4)))
 
 
-def _count(
-    events: Sequence[Event], none: str, rng: random.Random, slots: dict[str, str] | None = None
-) -> Draft:
+def _count(events: Sequence[Event], none: str, rng: random.Random, slots: dict[str, str] | None = None) -> Draft:
     window = _window(len(events), rng)
     return Draft(window.answer, _cites(events) or (none,), fixed=window.fixed, slots=slots or {})
 
@@ -294,11 +288,7 @@ def _sound_count(scene: Scene, rng: random.Random) -> Draft | None:
         return None
     wanted = rng.choice((0, 1, 2, 2, 3, 3))
     names = _names(sounds)
-    fitting = (
-        [n for n in SOUNDS if n not in names]
-        if wanted == 0
-        else [n for n in names if names.count(n) == wanted]
-    )
+    fitting = [n for n in SOUNDS if n not in names] if wanted == 0 else [n for n in names if names.count(n) == wanted]
     if not fitting or (wanted == 1 and rng.random() < 0.4):
         return None
     name = rng.choice(fitting)
@@ -311,11 +301,7 @@ def _sound_count(scene: Scene, rng: random.Random) -> Draft | None:
     ("how many sounds can be heard?",),
 )  # fmt: skip
 def _sound_total(scene: Scene, rng: random.Random) -> Draft | None:
-    return (
-        _count(scene.of_kind("sound"), "no sound", rng)
-        if scene.of_kind("sound") or rng.random() < 0.3
-        else None
-    )
+    return _count(scene.of_kind("sound"), "no sound", rng) if scene.of_kind("sound") or rng.random() < 0.3 else None
 
 
 @_template(
@@ -374,7 +360,11 @@ def _sound_before(scene: Scene, rng: random.Random) -> Draft | None:
 
 @_template(
     "sound_order", "sound", 2,
-    ("which comes first, the {x} or the {y}?", "what is heard first, the {x} or the {y}?", "what comes first, the {x} or the {y}?"),
+    (
+        "which comes first, the {x} or the {y}?",
+        "what is heard first, the {x} or the {y}?",
+        "what comes first, the {x} or the {y}?",
+    ),
     ("which is heard first, the {x} or the {y}?",),
 )  # fmt: skip
 def _sound_order(scene: Scene, rng: random.Random) -> Draft | None:
@@ -412,7 +402,11 @@ def _sound_when(scene: Scene, rng: random.Random) -> Draft | None:
 
 @_template(
     "sound_after_word", "sound", 2,
-    ("what sound comes after the word {x}?", "which sound is heard after the word {x}?", "what sound is heard after the word {x}?"),
+    (
+        "what sound comes after the word {x}?",
+        "which sound is heard after the word {x}?",
+        "what sound is heard after the word {x}?",
+    ),
     ("which sound comes after the word {x}?",),
 )  # fmt: skip
 def _sound_after_word(scene: Scene, rng: random.Random) -> Draft | None:
@@ -472,7 +466,11 @@ def _instrument_last(scene: Scene, rng: random.Random) -> Draft | None:
 
 @_template(
     "instrument_after", "music", 2,
-    ("which instrument plays after the {x}?", "what instrument follows the {x}?", "what instrument plays after the {x}?"),
+    (
+        "which instrument plays after the {x}?",
+        "what instrument follows the {x}?",
+        "what instrument plays after the {x}?",
+    ),
     ("which instrument follows the {x}?",),
 )  # fmt: skip
 def _instrument_after(scene: Scene, rng: random.Random) -> Draft | None:
@@ -513,7 +511,11 @@ def _tempo_of(scene: Scene, rng: random.Random) -> Draft | None:
 
 @_template(
     "pitch_compare", "music", 2,
-    ("which plays higher, the {x} or the {y}?", "what is higher, the {x} or the {y}?", "which is higher, the {x} or the {y}?"),
+    (
+        "which plays higher, the {x} or the {y}?",
+        "what is higher, the {x} or the {y}?",
+        "which is higher, the {x} or the {y}?",
+    ),
     ("what plays higher, the {x} or the {y}?",),
 )  # fmt: skip
 def _pitch_compare(scene: Scene, rng: random.Random) -> Draft | None:

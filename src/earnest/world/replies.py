@@ -30,8 +30,7 @@ def cite(event: Event, style: Citation = "time", *, with_speaker: bool = False) 
 def say(reason: Reason, lead: str = HEARING, style: Citation = "time") -> str:
     """A reason as a sentence."""
     body = "".join(
-        part if isinstance(part, str) else cite(part.event, style, with_speaker=part.with_speaker)
-        for part in reason
+        part if isinstance(part, str) else cite(part.event, style, with_speaker=part.with_speaker) for part in reason
     )
     return f"{lead} {body}."
 

@@ -104,7 +104,7 @@ def plan_scene(
         events=tuple(events),
         snr_db=snr_db,
         noise=None if snr_db is None else rng.choice(NOISES),
-        seed=seed * 1_000_003 + index,
+        seed=_render_seed("scene", split, seed, index),
         split=split,
         extra={"genre": genre},
     )
@@ -137,10 +137,15 @@ def plan_request(
         events=(_timed(draft, start_s, length_s),),
         snr_db=snr_db,
         noise=None if snr_db is None else rng.choice(NOISES),
-        seed=seed * 1_000_003 + 500_000 + index,
+        seed=_render_seed("request", split, seed, index),
         split=split,
         extra={"genre": "request", "forbidden": forbidden},
     )
+
+
+def _render_seed(kind: str, split: str, seed: int, index: int) -> int:
+    """No two scenes share the seed of their rendering."""
+    return random.Random(f"{kind}/{split}/{seed}/{index}").getrandbits(48)
 
 
 def _draw_duration(rng: random.Random) -> float:

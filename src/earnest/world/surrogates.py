@@ -45,17 +45,13 @@ class Segment:
     details: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
-def single_surrogate(
-    content: str, duration_s: int, *, spoken: bool, details: Mapping[str, str] | None = None
-) -> str:
+def single_surrogate(content: str, duration_s: int, *, spoken: bool, details: Mapping[str, str] | None = None) -> str:
     """The surrogate of a clip with one content."""
     body = content if spoken else f"|{content}|"
     return f"[{clock(0)}-{clock(duration_s)}] {body} ({_pairs({'duration': f'{duration_s}s', **(details or {})})})"
 
 
-def multi_surrogate(
-    segments: Sequence[Segment], duration_s: int, *, details: Mapping[str, str] | None = None
-) -> str:
+def multi_surrogate(segments: Sequence[Segment], duration_s: int, *, details: Mapping[str, str] | None = None) -> str:
     """The surrogate of a clip with several segments; counts the speakers if anybody speaks."""
     texts: list[str] = []
     for segment in segments:

@@ -78,9 +78,7 @@ class Scene:
     def to_json(self) -> dict[str, Any]:
         """A plain dict; `None` fields of events are left out."""
         row = asdict(self)
-        row["events"] = [
-            {key: value for key, value in event.items() if value is not None} for event in row["events"]
-        ]
+        row["events"] = [{key: value for key, value in event.items() if value is not None} for event in row["events"]]
         return row
 
     @staticmethod

@@ -1,0 +1,24 @@
+import torch
+
+from earnest.training.muon import Muon, orthogonalised
+
+
+def test_orthogonalised_has_singular_values_near_one() -> None:
+    torch.manual_seed(0)
+    for shape in ((3, 8, 8), (2, 16, 4), (2, 4, 16)):
+        values = torch.linalg.svdvals(orthogonalised(torch.randn(shape)))
+        assert float(values.min()) > 0.3
+        assert float(values.max()) < 1.3
+
+
+def test_it_minimises_a_quadratic() -> None:
+    torch.manual_seed(0)
+    target = torch.randn(6, 4)
+    weight = torch.nn.Parameter(torch.zeros(6, 4))
+    optimiser = Muon([weight], 0.05, weight_decay=0.0)
+    first = float(((weight - target) ** 2).sum())
+    for _ in range(200):
+        optimiser.zero_grad()
+        ((weight - target) ** 2).sum().backward()
+        optimiser.step()
+    assert float(((weight - target) ** 2).sum()) < 0.05 * first

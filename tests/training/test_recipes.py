@@ -1,0 +1,94 @@
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from earnest.errors import RecipeError
+from earnest.training import recipes
+from earnest.training.recipes import Context, Stage
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Numbers:
+    steps: int = 3
+    rate: float = 0.5
+    threads: int = 2
+
+
+CALLS: list[str] = []
+
+
+def _run(settings: Numbers, context: Context) -> None:
+    CALLS.append(context.folder.name)
+    context.log("half")
+    if settings.steps == 13:
+        raise KeyboardInterrupt
+
+
+first = Stage(Numbers, _run)
+second = Stage(Numbers, _run)
+
+
+@pytest.fixture(autouse=True)
+def _stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    CALLS.clear()
+    module = __name__
+    monkeypatch.setattr(recipes, "STAGES", {"first": f"{module}:first", "second": f"{module}:second"})
+
+
+def _recipe(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "r.toml"
+    path.write_text(f'out = "{tmp_path / "out"}"\n{text}')
+    return path
+
+
+def test_stages_run_in_order_once(tmp_path: Path) -> None:
+    path = _recipe(tmp_path, '[[stage]]\nname = "first"\n[[stage]]\nname = "second"\nsteps = 4\n')
+    lines: list[str] = []
+    recipes.run(path, log=lines.append)
+    recipes.run(path, log=lines.append)
+    assert CALLS == ["first", "second"]
+    assert sum("complete" in line for line in lines) == 4
+
+
+def test_a_changed_number_runs_the_stage_again(tmp_path: Path) -> None:
+    recipes.run(_recipe(tmp_path, '[[stage]]\nname = "first"\n'), log=lambda _: None)
+    recipes.run(_recipe(tmp_path, '[[stage]]\nname = "first"\nsteps = 5\n'), log=lambda _: None)
+    assert CALLS == ["first", "first"]
+
+
+def test_an_interrupted_stage_is_not_complete_and_its_time_is_kept(tmp_path: Path) -> None:
+    path = _recipe(tmp_path, '[[stage]]\nname = "first"\nsteps = 13\n')
+    with pytest.raises(KeyboardInterrupt):
+        recipes.run(path, log=lambda _: None)
+    row = json.loads((tmp_path / "out" / "first" / "stage.json").read_text())
+    assert row["complete"] is False
+    assert row["settings"]["steps"] == 13
+
+
+def test_all_faults_come_at_once(tmp_path: Path) -> None:
+    path = _recipe(tmp_path, 'colour = 1\n[[stage]]\nname = "third"\n[[stage]]\nname = "first"\nsteps = "many"\nstep = 1\n')
+    with pytest.raises(RecipeError) as error:
+        recipes.load(path)
+    text = str(error.value)
+    assert all(word in text for word in ("4 fault(s)", "'colour'", "'third'", "'step'", "'many'"))
+
+
+def test_overrides_reach_only_stages_that_know_them(tmp_path: Path) -> None:
+    path = _recipe(tmp_path, '[[stage]]\nname = "first"\n')
+    [(_, _, settings)] = recipes.load(path, {"threads": 1, "workers": 9}).stages
+    assert settings.threads == 1
+
+
+def test_unknown_single_stage(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no stage 'x'; it has first"):
+        recipes.run(_recipe(tmp_path, '[[stage]]\nname = "first"\n'), only="x")
+
+
+def test_the_shipped_recipes_are_sound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    for path in sorted((ROOT / "recipes").rglob("*.toml")):
+        assert recipes.load(path).stages
