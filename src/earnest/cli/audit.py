@@ -1,0 +1,108 @@
+"""`earnest audit MODEL`: how often is it right, and what does it do otherwise?"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from earnest.cli.console import command_line, console, progress
+
+
+def audit(
+    model: Annotated[str, typer.Argument(help="pocket, a folder, or a hub id.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="JSONL, JSON or CSV with audio, question, answer. Default: the diagnostic world."),
+    ] = None,
+    split: Annotated[str, typer.Option(help="Of the world: train, validation or test.")] = "test",
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", "-n", "--n", min=1, help="Ask only so many (world: 300 by default)."),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions at once; also what a kill can cost.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="Of the world, and of the bootstrap.")] = 0,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", "--log-dir", help="Run directory; the same command resumes it."),
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest reply, in tokens.")] = 256,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of torch on the CPU.")] = 2,
+    question_only: Annotated[
+        bool, typer.Option("--question-only", help="Ask again without the audio: what is owed to listening?")
+    ] = False,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Write no scorecard.html.")] = False,
+    retry_on_error: Annotated[bool, typer.Option("--retry-on-error", help="Ask again what failed earlier.")] = False,
+    bank: Annotated[Path | None, typer.Option(help="Your own one-shot samples for the world.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that render the world.")] = 2,
+    fail_under: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="Exit code 1 if the accuracy is below this fraction."),
+    ] = None,
+) -> None:
+    """Ask every question once, give every reply one outcome, write metrics.json and scorecard.html."""
+    from earnest.cli.data import WORLD_ITEMS, World, read_data
+
+    world = World(split, seed, limit or WORLD_ITEMS, bank, workers)
+    examples = read_data(data, limit) if data else None
+    name = f"{data.stem}-n{len(examples)}" if data and examples is not None else world.name
+    output = output or Path("runs") / f"{re.sub(r'[^A-Za-z0-9.]+', '-', model).strip('-.')}-{name}"
+
+    from earnest.accuracy import audit as run_audit
+    from earnest.completion import Sampling
+    from earnest.engines import load
+    from earnest.grading import Outcome, count
+    from earnest.run import RunDirectory
+
+    sampling = Sampling(max_new_tokens=max_new_tokens)
+    run = RunDirectory(output)
+    source = {"data": str(data.resolve()), "limit": limit} if data else {"split": split, "n": world.n, "bank": bank}
+    run.settle({"model": model, "seed": seed, "max_new_tokens": max_new_tokens, "source": source})
+    engine = load(model, batch_size=batch_size, threads=threads)
+    if examples is None:
+        with progress("rendering") as report:
+            examples = world.make(output / "world", report)
+    with progress("asking") as report:
+        finding = run_audit(
+            engine,
+            examples,
+            run,
+            sampling=sampling,
+            batch_size=batch_size,
+            question_only=question_only,
+            seed=seed,
+            retry_failed=retry_on_error,
+            progress=report,
+        )
+    run.write_environment({"command": command_line(), "model": {"name": engine.name, "key": engine.key}})
+
+    console.print(finding.notes[0], markup=False)
+    shown = [name for name in finding.metrics if name.startswith(("accuracy", "gain_over_question_only"))]
+    for name in shown:
+        console.print(f"{name:<34}{finding.metrics[name]}", markup=False)
+    outcomes = count(Outcome(record["outcome"]) for record in finding.records)
+    console.print(", ".join(f"{outcome.value} {number}" for outcome, number in outcomes.items()), markup=False)
+    console.print(f"{run.computed} computed, {run.reused} reused", markup=False)
+    console.print(f"metrics:   {output / 'metrics.json'}", markup=False)
+    if not no_report:
+        from earnest.report import Header, write_scorecard
+        from earnest.run import environment
+
+        facts = environment()
+        header = Header(
+            model=model,
+            data=str(data) if data else f"the diagnostic world, split {split}, seed {seed}",
+            command=command_line(),
+            facts={
+                "weights": engine.key,
+                "python": facts["python"],
+                **facts["packages"],
+                "machine": facts["platform"],
+            },
+        )
+        page = write_scorecard(output / "scorecard.html", finding, examples, header)
+        console.print(f"scorecard: {page}", markup=False)
+    if fail_under is not None and finding.metrics["accuracy"].value < fail_under:
+        raise typer.Exit(1)

@@ -1,0 +1,33 @@
+"""`earnest demo`: the shipped model on the held-out split, and its scorecard."""
+
+from __future__ import annotations
+
+import sys
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from earnest.cli.audit import audit
+
+
+def demo(
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Number of questions.")] = 240,
+    seed: Annotated[int, typer.Option(min=0, help="A new seed is a new benchmark.")] = 0,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Run directory.")] = Path("runs/demo"),
+    threads: Annotated[int, typer.Option(min=1, help="Threads of torch on the CPU.")] = 2,
+) -> None:
+    """Audit the shipped model with and without the audio, and open the scorecard (or print its path)."""
+    audit(
+        "pocket",
+        limit=limit,
+        seed=seed,
+        output=output / f"seed{seed}-n{limit}",
+        threads=threads,
+        workers=threads,
+        question_only=True,
+    )
+    page = output / f"seed{seed}-n{limit}" / "scorecard.html"
+    if sys.stdout.isatty():
+        webbrowser.open(page.resolve().as_uri())

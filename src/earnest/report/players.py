@@ -1,0 +1,149 @@
+"""Examples to listen to: the clip, its spectrogram and timeline, the question and what became of it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from earnest.audio import Clip
+from earnest.example import Example
+from earnest.grading import parse_reply
+from earnest.report.plots import RATE_HZ, spectrogram_png
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One event of the timeline, placed in per cent of the clip's length.
+
+    Attributes:
+        kind: sound, music or speech; the page colours by it.
+        label: what is heard.
+        left: start.
+        width: length.
+        lane: row, counted from 0: bars of one lane do not overlap.
+        span: as in "1.2-3.4 s".
+    """
+
+    kind: str
+    label: str
+    left: float
+    width: float
+    lane: int
+    span: str
+
+
+@dataclass(frozen=True)
+class Player:
+    """One playable example; all that the page shows of it."""
+
+    id: str
+    audio: str
+    spectrogram: str
+    duration_s: float
+    bars: tuple[Bar, ...]
+    lanes: int
+    evidence: tuple[Bar, ...]
+    question: str
+    choices: tuple[str, ...]
+    gold: str
+    answer: str
+    reasoning: str
+    reply: str
+    outcome: str
+    heard: str
+    groups: Mapping[str, str]
+
+
+def choose(records: Sequence[Mapping[str, Any]], count: int = 20) -> list[int]:
+    """Indices of records to show: every modality and every outcome in turn, in the order of the records.
+
+    Taking turns, not a proportional draw, makes rare outcomes visible; equal records give the same choice.
+    """
+    buckets: dict[tuple[str, str], list[int]] = {}
+    for index, record in enumerate(records):
+        buckets.setdefault((record["groups"].get("modality", ""), record["outcome"]), []).append(index)
+    queues = [buckets[key] for key in sorted(buckets)]
+    chosen: list[int] = []
+    while len(chosen) < min(count, len(records)):
+        for queue in queues:
+            if queue and len(chosen) < count:
+                chosen.append(queue.pop(0))
+    return sorted(chosen)
+
+
+def player(example: Example, record: Mapping[str, Any]) -> Player:
+    """Everything that the page shows of one example, audio included.
+
+    Args:
+        example: the question, with its clip; `meta["timeline"]`, if there, is a list of events
+            {kind, name, start_s, end_s}.
+        record: what became of it (`earnest.grading.Record.to_json`).
+    """
+    clip = example.clip
+    timeline: Sequence[Mapping[str, Any]] = example.meta.get("timeline", ())
+    bars = _lanes(timeline, clip.duration_s)
+    evidence = _lanes(
+        [{"kind": "evidence", "name": "", "start_s": a, "end_s": b} for a, b in example.evidence or ()],
+        clip.duration_s,
+    )
+    heard = record["heard"]
+    return Player(
+        id=example.id,
+        audio=audio_uri(clip),
+        spectrogram=_uri("image/png", spectrogram_png(clip)),
+        duration_s=clip.duration_s,
+        bars=bars,
+        lanes=1 + max((bar.lane for bar in bars), default=-1),
+        evidence=evidence,
+        question=example.question,
+        choices=example.choices or (),
+        gold=example.answer or "",
+        answer=record["answer"],
+        reasoning=parse_reply(record["reply"]).reasoning or "",
+        reply=record["reply"],
+        outcome=str(record["outcome"]),
+        heard=f"{heard['seconds_heard']:.1f} of {heard['seconds_given']:.1f} s heard, "
+        f"{heard['audio_tokens']} audio tokens",
+        groups=example.groups,
+    )
+
+
+def audio_uri(clip: Clip) -> str:
+    """The clip as a data URI: 16 kHz, 16 bit, as FLAC or as WAV, whichever is smaller.
+
+    A clip that peaks above full scale is turned down to it, so that what is played is not clipped.
+    """
+    samples = clip.resampled(RATE_HZ).samples
+    played = Clip(samples / max(1.0, float(np.abs(samples).max())), RATE_HZ)
+    encoded = (("audio/flac", played.flac_bytes()), ("audio/wav", played.wav_bytes()))
+    return _uri(*min(encoded, key=lambda pair: len(pair[1])))
+
+
+def _uri(mime: str, data: bytes) -> str:
+    return f"data:{mime};base64,{base64.b64encode(data).decode()}"
+
+
+def _lanes(events: Sequence[Mapping[str, Any]], duration_s: float) -> tuple[Bar, ...]:
+    """Puts every event into the first lane that is free at its start."""
+    free_s: list[float] = []
+    bars: list[Bar] = []
+    for event in sorted(events, key=lambda event: event["start_s"]):
+        start_s, end_s = float(event["start_s"]), float(event["end_s"])
+        lane = next((number for number, end in enumerate(free_s) if end <= start_s), len(free_s))
+        free_s[lane : lane + 1] = [end_s]
+        details = [str(event[name]) for name in ("name", "pitch", "tempo", "speaker") if event.get(name)]
+        bars.append(
+            Bar(
+                kind=str(event["kind"]),
+                label=", ".join(details),
+                left=round(100 * start_s / duration_s, 3),
+                width=round(100 * (end_s - start_s) / duration_s, 3),
+                lane=lane,
+                span=f"{start_s:.1f}-{end_s:.1f} s",
+            )
+        )
+    return tuple(bars)
