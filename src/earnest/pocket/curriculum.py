@@ -51,6 +51,8 @@ class Mix:
         turns: exchanges per scene.
         plain: share of packs without a scene (chat, requests, rephrasing).
         short: whether scenes are short and dense, for the first look-ups.
+        places: share of look-ups that ask where, not what comes next.
+        absent: names in a look-up that are not there, at most.
     """
 
     recall: float = 0.15
@@ -58,6 +60,8 @@ class Mix:
     turns: int = 6
     plain: float = 0.14
     short: bool = False
+    places: float = 0.75
+    absent: int = 3
 
 
 def draw_pack(rng: random.Random, mix: Mix) -> Pack:
@@ -71,7 +75,7 @@ def draw_pack(rng: random.Random, mix: Mix) -> Pack:
     leaks = not streamed or rng.random() < 0.3
     surrogate = scene_stream(scene, rng, robust=rng.random() < 0.7) if streamed else scene_surrogate(scene)
     exchanges = tuple(
-        _recall(scene, rng) if rng.random() < mix.recall else draw_exchange(scene, rng, leaks=leaks)
+        _recall(scene, rng, mix) if rng.random() < mix.recall else draw_exchange(scene, rng, leaks=leaks)
         for _ in range(mix.turns)
     )
     return Pack(surrogate, exchanges)
@@ -126,13 +130,13 @@ def _unanswerable(scene: Scene, rng: random.Random, leaks: bool) -> Exchange:
     return Exchange(text, reply(question, Manner(_lead(question, leaks), think=instruction != language.DIRECT)))
 
 
-def _recall(scene: Scene, rng: random.Random) -> Exchange:
+def _recall(scene: Scene, rng: random.Random, mix: Mix) -> Exchange:
     """Dense look-ups: where is each of these, or what comes next."""
     events = list(scene.events)
     names = [event.name for event in events]
     unique = [k for k, event in enumerate(events) if names.count(event.name) == 1 and " " not in event.name]
-    pool = [name for name in rng.sample(SOUNDS + INSTRUMENTS + WORDS, 3) if name not in names]
-    if rng.random() < 0.75:
+    pool = [name for name in rng.sample(SOUNDS + INSTRUMENTS + WORDS, mix.absent) if name not in names]
+    if rng.random() < mix.places:
         known = {events[k].name: cite(events[k], with_speaker=events[k].kind == "speech") for k in unique}
         ask_for = language.FIND
     else:

@@ -38,7 +38,8 @@ class TextLLMSettings:
         batch_size: packs a step.
         learning_rate: peak of the schedule for AdamW's matrices (embeddings and norms).
         muon_rate: peak for the hidden matrices under Muon; 0 trains everything with AdamW.
-        recall_share: share of the steps spent on look-up exercises, at the start.
+        recall_steps: steps spent on look-up exercises alone, at the start.
+        places_steps: steps after them that ask for times and speakers, which stand before what they belong to.
         noise: standard deviation of the noise on stream slots, in units of the embeddings' own.
         stream: share of surrogates that come as streams.
         turns: exchanges after one surrogate.
@@ -48,21 +49,24 @@ class TextLLMSettings:
 
     hidden: int = 192
     layers: int = 4
-    steps: int = 2400
-    batch_size: int = 16
-    learning_rate: float = 2e-3
-    muon_rate: float = 3e-3
-    recall_share: float = 0.12
+    steps: int = 2200
+    batch_size: int = 12
+    learning_rate: float = 3e-3
+    muon_rate: float = 5e-3
+    recall_steps: int = 600
+    places_steps: int = 300
     noise: float = 1.0
     stream: float = 0.6
     turns: int = 6
     seed: int = 0
-    threads: int = 2
+    threads: int = 1
 
-    def mix(self, *, early: bool) -> Mix:
-        """What is taught: look-ups over surrogates first, then everything."""
-        if early:
+    def mix(self, step: int) -> Mix:
+        """What is taught: look-ups over surrogates, then where things are, over streams as well, then everything."""
+        if step < self.recall_steps:
             return Mix(recall=1.0, stream=0.0, turns=self.turns, plain=0.0, short=True)
+        if step < self.recall_steps + self.places_steps:
+            return Mix(1.0, 0.35, self.turns, plain=0.0, short=True, places=1.0, absent=1)
         return Mix(stream=self.stream, turns=self.turns)
 
 
@@ -129,7 +133,7 @@ def train(settings: TextLLMSettings, out: Path, *, log: Callable[[str], None] = 
     encoder = PackEncoder(tokenizer)
     optims = optimisers(model, settings)
     rates = [group["lr"] for optim in optims for group in optim.param_groups]
-    checkpoint = Checkpointer(out / "checkpoint.pt")
+    checkpoint = Checkpointer(out / "checkpoint.pt", every=100)
     rng = random.Random(settings.seed)
     first, queue = 0, []
     if state := checkpoint.load():
@@ -142,11 +146,10 @@ def train(settings: TextLLMSettings, out: Path, *, log: Callable[[str], None] = 
         log(f"goes on at step {first}")
     started, running = time.time(), 0.0
     for step in range(first, settings.steps):
-        early = step < settings.recall_share * settings.steps
         if not queue:
-            packs = [draw_pack(rng, settings.mix(early=early)) for _ in range(8 * settings.batch_size)]
+            packs = [draw_pack(rng, settings.mix(step)) for _ in range(8 * settings.batch_size)]
             queue = by_length(encoder.encode(packs), settings.batch_size, rng)
-        loss = loss_of(model, collate(queue.pop()), 0.0 if early else settings.noise)
+        loss = loss_of(model, collate(queue.pop()), settings.noise if step >= settings.recall_steps else 0.0)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         groups = [group for optim in optims for group in optim.param_groups]

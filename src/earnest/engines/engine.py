@@ -1,0 +1,107 @@
+"""The contract between a concern and whatever answers: a model in this process, or one behind a server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Protocol
+
+from earnest.completion import Completion, Heard, Sampling, Stop
+from earnest.conversation import Conversation
+from earnest.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Capabilities", "Completion", "Engine", "Heard", "Sampling", "Stop", "require"]
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What an engine can do beyond answering.
+
+    Attributes:
+        continues_assistant: goes on with an assistant turn that has begun.
+        audio_in_assistant: hears audio inside the assistant turn.
+        logprobs: gives log-probabilities of replies and of given continuations.
+        hidden_states: gives the last hidden state.
+        trainable: its weights are at hand and may be trained.
+    """
+
+    continues_assistant: bool = False
+    audio_in_assistant: bool = False
+    logprobs: bool = False
+    hidden_states: bool = False
+    trainable: bool = False
+
+
+class Engine(Protocol):
+    """Answers conversations.
+
+    If a conversation's last turn is the assistant's, the engine continues it. Replies keep the order of the
+    requests. Greedy by default; sampling draws per item from (seed, conversation key), so that the batch that an
+    item travels in never changes its answer.
+    """
+
+    @property
+    def name(self) -> str:
+        """What the user called the model."""
+        ...
+
+    @property
+    def key(self) -> str:
+        """Content key of the weights and of what turns text into tokens."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this engine can do."""
+        ...
+
+    def generate(
+        self, conversations: Sequence[Conversation], sampling: Sampling | Sequence[Sampling]
+    ) -> list[Completion]:
+        """One completion for each conversation, in order; a fault of one item is that item's `Stop.FAILED`.
+
+        Args:
+            conversations: the requests.
+            sampling: one for all, or one for each (a group of samples of one request: seeds that differ).
+        """
+        ...
+
+    def logprobs(
+        self, conversations: Sequence[Conversation], continuations: Sequence[str | Sequence[int]]
+    ) -> list[Tensor]:
+        """Natural log-probability of every token of each continuation, [T] each.
+
+        Args:
+            conversations: what stands before.
+            continuations: text, tokenized by itself, or token ids, such as a completion's.
+        """
+        ...
+
+    def last_hidden(self, conversations: Sequence[Conversation]) -> Tensor:
+        """[N, D]: the input of the LM head at the last token before the reply."""
+        ...
+
+
+def require(engine: Engine, purpose: str, *needs: str) -> None:
+    """Says before any work what an engine cannot do.
+
+    Args:
+        engine: who is asked.
+        purpose: what the need is for, for the error's text.
+        needs: names of `Capabilities` fields.
+
+    Raises:
+        ModelError: something is missing.
+    """
+    known = {field.name for field in fields(Capabilities)}
+    assert known.issuperset(needs), f"unknown capabilities {set(needs) - known}"
+    missing = [need for need in needs if not getattr(engine.capabilities, need)]
+    if missing:
+        have = [name for name in sorted(known) if getattr(engine.capabilities, name)]
+        raise ModelError(
+            f"{purpose} needs {', '.join(missing)}, which {engine.name} does not offer "
+            f"(it offers {', '.join(have) or 'answers only'}): choose a model that runs in this process"
+        )

@@ -1,0 +1,193 @@
+"""The contract of an architecture: how a conversation becomes tokens, and audio becomes what its LLM hears.
+
+A new architecture is a file with a subclass of `Family` and a line in `FAMILIES`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from earnest.completion import Heard
+from earnest.conversation import Audio, Conversation
+from earnest.errors import EarnestError, ModelError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+FAMILIES: dict[str, str] = {"earnest_fused": "earnest.engines.families.fused:FusedFamily"}
+"""`model_type` -> where its family is. By name, so that nothing heavy is imported for the others."""
+
+CONTEXT_TOKENS = 8
+"""How many tokens before a reply are looked at to tell whether its text begins with a blank."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A conversation as tokens.
+
+    Attributes:
+        token_ids: [T]; every position that holds audio is the audio placeholder.
+        audio: the audio parts, in order; their soft tokens fill the placeholders in this order.
+        heard: the hearing account.
+    """
+
+    token_ids: tuple[int, ...]
+    audio: tuple[Audio, ...]
+    heard: Heard
+
+
+class Family(ABC):
+    """A loaded model together with all that is particular to its architecture.
+
+    Attributes:
+        model: the transformers model.
+        tokenizer: its tokenizer, with a chat template.
+        language_model: the part that maps `inputs_embeds` or `input_ids` to logits (the LLM and its head).
+        audio_token_id: the placeholder of one soft token, and of one audio part in a rendered text.
+        sample_rate_hz: what the ear takes.
+        max_audio_s: longest clip in seconds, None for any; longer ones are refused, never cut.
+        context_tokens: longest prompt and reply together, None if the model names no limit.
+    """
+
+    model: Any
+    tokenizer: Any
+    language_model: Any
+    audio_token_id: int
+    sample_rate_hz: int
+    max_audio_s: float | None
+    context_tokens: int | None
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path, device: torch.device, dtype: torch.dtype | str) -> Self:
+        """Loads a folder by transformers' Auto classes."""
+
+    @property
+    @abstractmethod
+    def structural_token_ids(self) -> frozenset[int]:
+        """Tokens that a reply never holds: audio placeholder and marks, padding, the marks of a turn."""
+
+    @property
+    @abstractmethod
+    def end_token_ids(self) -> frozenset[int]:
+        """Tokens that end the assistant's turn."""
+
+    @property
+    @abstractmethod
+    def pad_token_id(self) -> int:
+        """What stands left of a short prompt; masked."""
+
+    @abstractmethod
+    def text(self, conversation: Conversation) -> str:
+        """The conversation as one string up to where the reply begins, one placeholder for each audio part.
+
+        An assistant turn that is to be continued stands behind the template's opening of a reply, as it is, audio
+        at its end included.
+
+        Raises:
+            ConversationError: there is nothing to reply to, or a text part holds the placeholder.
+        """
+
+    @abstractmethod
+    def audio_ids(self, audio: Audio) -> list[int]:
+        """All the tokens that stand for an audio part: placeholders, marks around them, time markers.
+
+        Raises:
+            EarnestError: the model cannot take this clip.
+        """
+
+    @abstractmethod
+    def encode(self, audio: Sequence[Audio]) -> list[Tensor]:
+        """Soft tokens [F, D] of each audio part, as many as its `audio_ids` hold placeholders."""
+
+    @abstractmethod
+    def embed(self, token_ids: Tensor, audio: Sequence[Tensor]) -> Tensor:
+        """Embeddings [B, T, D] of token ids [B, T], soft tokens in the place of the placeholders, in order."""
+
+    def render(self, conversations: Sequence[Conversation]) -> list[Prompt | EarnestError]:
+        """A prompt for each conversation, or the error that keeps it from being one."""
+        rendered: list[Prompt | EarnestError | None] = []
+        texts: list[str] = []
+        for conversation in conversations:
+            try:
+                texts.append(self.text(conversation))
+                rendered.append(None)
+            except EarnestError as error:
+                rendered.append(error)
+        tokenized = iter(self.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else [])
+        return [
+            fault if fault is not None else self._expand(next(tokenized), conversation)
+            for fault, conversation in zip(rendered, conversations, strict=True)
+        ]
+
+    def continuation_ids(self, text: str) -> list[int]:
+        """Token ids of a text by itself, as it may follow a prompt."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def reply_text(self, prompt_ids: Sequence[int], reply_ids: Sequence[int]) -> str:
+        """Text of a reply. A reply that goes on in the middle of a sentence keeps the blank it begins with."""
+        context: list[int] = []
+        outside = self.structural_token_ids | self.end_token_ids
+        for token in reversed(prompt_ids[-CONTEXT_TOKENS:]):
+            if token in outside:
+                break
+            context.insert(0, token)
+        before, whole = self.tokenizer.batch_decode(
+            [context, [*context, *reply_ids]], skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        # A context that ends within a character decodes differently alone: then the reply stands by itself.
+        if not whole.startswith(before):
+            return self.tokenizer.decode(list(reply_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return whole[len(before) :]
+
+    def token_texts(self) -> list[str]:
+        """Text of every token id by itself."""
+        return self.tokenizer.batch_decode(
+            [[index] for index in range(len(self.tokenizer))], clean_up_tokenization_spaces=False
+        )
+
+    def _expand(self, token_ids: Sequence[int], conversation: Conversation) -> Prompt | EarnestError:
+        """Replaces each placeholder by the tokens of its audio part."""
+        audio = conversation.audio
+        assert token_ids.count(self.audio_token_id) == len(audio), "the chat template repeats or drops audio"
+        ids: list[int] = []
+        remaining = iter(audio)
+        try:
+            for token in token_ids:
+                if token == self.audio_token_id:
+                    ids += self._audio_ids(next(remaining))
+                else:
+                    ids.append(token)
+        except EarnestError as error:
+            return error
+        seconds = sum(part.clip.duration_s for part in audio)
+        return Prompt(tuple(ids), audio, Heard(seconds, seconds, ids.count(self.audio_token_id)))
+
+    def _audio_ids(self, audio: Audio) -> list[int]:
+        if self.max_audio_s is not None and audio.clip.duration_s > self.max_audio_s:
+            raise ModelError(
+                f"clip {audio.clip.source or audio.clip.key} lasts {audio.clip.duration_s:.1f} s, the model takes at "
+                f"most {self.max_audio_s:.1f} s: crop it"
+            )
+        return self.audio_ids(audio)
+
+
+def find_family(model_type: str) -> type[Family]:
+    """The family of an architecture.
+
+    Raises:
+        ModelError: no family has this `model_type`.
+    """
+    if model_type not in FAMILIES:
+        raise ModelError(
+            f"no family for the architecture {model_type!r}: known are {', '.join(sorted(FAMILIES))}; "
+            "add a file to earnest/engines/families"
+        )
+    module, _, name = FAMILIES[model_type].partition(":")
+    return getattr(importlib.import_module(module), name)

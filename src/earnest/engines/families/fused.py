@@ -1,0 +1,106 @@
+"""Our own architecture: see `earnest.fused`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoProcessor
+
+from earnest.conversation import Audio, Conversation
+from earnest.engines.families.family import Family
+from earnest.fused.configuration import SAMPLE_RATE_HZ
+from earnest.fused.modeling import FusedModel
+from earnest.fused.processing import FusedProcessor
+
+
+class FusedFamily(Family):
+    """A fused model and its processor.
+
+    Long clips are chunked by the model itself, so there is no longest clip, only the LLM's context.
+    """
+
+    def __init__(self, model: FusedModel, processor: FusedProcessor) -> None:
+        self.model = model
+        self.processor = processor
+        self.tokenizer: Any = processor.tokenizer
+        self.language_model = model.language_model
+        self.audio_token_id = processor.audio_token_id
+        self.sample_rate_hz = SAMPLE_RATE_HZ
+        self.max_audio_s = None
+        text_config: Any = model.language_model.config.get_text_config(decoder=True)
+        self.context_tokens = getattr(text_config, "max_position_embeddings", None)
+        self._ends = _end_ids(model, self.tokenizer)
+        self._structural = _structural_ids(processor, text_config.vocab_size) - self._ends
+        # Requests about one clip, or about clips of one length, share what stands for it.
+        self._cached_ids = lru_cache(maxsize=4096)(processor.audio_ids)
+        self._samples = lru_cache(maxsize=65_536)(_sample_count)
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device, dtype: torch.dtype | str) -> Self:
+        """Loads a folder written by `save_pretrained`."""
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+        processor: Any = AutoProcessor.from_pretrained(folder)
+        return cls(model.to(device).eval(), processor)
+
+    @property
+    def structural_token_ids(self) -> frozenset[int]:
+        """The tokenizer's special tokens, the audio marks, and ids that stand for no text."""
+        return self._structural
+
+    @property
+    def end_token_ids(self) -> frozenset[int]:
+        """The EOS of the tokenizer and of the generation config."""
+        return self._ends
+
+    @property
+    def pad_token_id(self) -> int:
+        """The tokenizer's, or any token where it has none: padding is masked."""
+        found = self.tokenizer.pad_token_id
+        return 0 if found is None else found
+
+    def text(self, conversation: Conversation) -> str:
+        """Rendered by the processor."""
+        return self.processor.render(conversation)
+
+    def audio_ids(self, audio: Audio) -> list[int]:
+        """The processor's layout of a clip, with time markers if the model has them."""
+        count = self._samples(audio.clip.samples.size, audio.clip.sample_rate_hz)
+        return self._cached_ids(count, audio.fine, audio.clip.offset_s)
+
+    def encode(self, audio: Sequence[Audio]) -> list[Tensor]:
+        """Soft tokens of the model's first or fine pass."""
+        samples = [part.clip.resampled(SAMPLE_RATE_HZ).samples for part in audio]
+        return self.model.encode_audio(samples, [part.fine for part in audio])
+
+    def embed(self, token_ids: Tensor, audio: Sequence[Tensor]) -> Tensor:
+        """The LLM's embeddings with soft tokens in place of the placeholders."""
+        return self.model.embed(token_ids, audio)
+
+
+def _sample_count(samples: int, rate_hz: int) -> int:
+    """Samples [S] at 16 kHz of a clip: counted on silence of its length, since only the length matters."""
+    import numpy as np
+
+    from earnest.audio import Clip
+
+    return Clip(np.zeros(samples, np.float32), rate_hz).resampled(SAMPLE_RATE_HZ).samples.size
+
+
+def _end_ids(model: FusedModel, tokenizer: Any) -> frozenset[int]:
+    generation: Any = getattr(model.generation_config, "eos_token_id", None)
+    ends = {tokenizer.eos_token_id, *(generation if isinstance(generation, list) else [generation])}
+    return frozenset(int(end) for end in ends if end is not None)
+
+
+def _structural_ids(processor: FusedProcessor, vocabulary: int) -> frozenset[int]:
+    tokenizer: Any = processor.tokenizer
+    marks = [processor.audio_token, processor.audio_start_token, processor.audio_end_token]
+    named = {tokenizer.convert_tokens_to_ids(mark) for mark in marks if mark}
+    # The marks of a turn are special, but few tokenizers name them as such.
+    special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return frozenset({*tokenizer.all_special_ids, *special, *named, *range(len(tokenizer), vocabulary)})

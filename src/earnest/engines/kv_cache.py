@@ -1,0 +1,60 @@
+"""A key-value cache that grows in place.
+
+transformers' `DynamicLayer` copies all keys and values for every new token, which at small widths costs as much
+as the model itself. Here a layer reserves columns ahead and writes into them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from torch import Tensor
+from transformers import DynamicCache, PretrainedConfig
+from transformers.cache_utils import DynamicLayer
+
+ROOM = 64
+"""Columns reserved ahead each time that a layer is full."""
+
+
+class ReservedLayer(DynamicLayer):
+    """A `DynamicLayer` whose keys and values [B, heads, T, D] are views of a larger store."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._stores: tuple[Tensor, Tensor] | None = None
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Appends new columns [B, heads, n, D] and returns all of them."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start = self.get_seq_length()
+        end = start + key_states.shape[-2]
+        keys, values = self._room(start, end, key_states, value_states)
+        keys[:, :, start:end] = key_states
+        values[:, :, start:end] = value_states
+        self.keys, self.values = keys[:, :, :end], values[:, :, :end]
+        return self.keys, self.values
+
+    def _room(self, start: int, end: int, key_states: Tensor, value_states: Tensor) -> tuple[Tensor, Tensor]:
+        """The stores, with room for `end` columns; what an inherited operation has replaced is copied back in."""
+        if self._stores is not None:
+            keys, values = self._stores
+            held = cast(Tensor, self.keys)
+            if end <= keys.shape[-2] and held.data_ptr() == keys.data_ptr() and held.shape[0] == keys.shape[0]:
+                return keys, values
+        stores: list[Tensor] = []
+        for held, new in ((self.keys, key_states), (self.values, value_states)):
+            batch, heads, _, width = new.shape
+            store = new.new_empty(batch, heads, end + ROOM, width)
+            if start:
+                store[:, :, :start] = cast(Tensor, held)
+            stores.append(store)
+        self._stores = (stores[0], stores[1])
+        return self._stores
+
+
+def growing_cache(config: PretrainedConfig) -> DynamicCache:
+    """A cache for a model of this config: plain layers grow in place, sliding and other ones stay stock."""
+    cache = DynamicCache(config=config)
+    cache.layers = [ReservedLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache

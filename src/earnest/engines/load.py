@@ -1,0 +1,120 @@
+"""One loader for every model: by name, from a folder, from the hub."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from earnest.errors import ModelError
+
+if TYPE_CHECKING:
+    from earnest.engines.local import LocalEngine
+
+KNOWN = "'pocket', a folder with config.json and *.safetensors, a hub id ORG/NAME, or hf/ORG/NAME"
+SERVED = ("server:", "openai/")
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def load(
+    name: str,
+    *,
+    batch_size: int = 64,
+    device: str | None = None,
+    dtype: str | None = None,
+    threads: int = 2,
+) -> LocalEngine:
+    """Loads a model as an engine.
+
+    Args:
+        name: `pocket`, a folder, a hub id, or `hf/ORG/NAME`.
+        batch_size: most requests at once.
+        device: where it runs; None: a GPU if there is one, else the CPU.
+        dtype: of the weights, such as "bfloat16"; None: float32 on the CPU, the checkpoint's own elsewhere.
+        threads: of torch on the CPU, at most as many as there are cores. The setting is the process's.
+
+    Raises:
+        ModelError: an unknown name, a folder that is no model, or an architecture without a family.
+    """
+    folder = find_folder(name)
+    from earnest.engines.families.family import find_family
+
+    family = find_family(_model_type(folder))
+    from earnest.engines.weights import folder_key
+
+    key = folder_key(folder)
+
+    import torch
+
+    from earnest.engines.local import LocalEngine
+
+    if threads < 1:
+        raise ModelError(f"threads is {threads}: it must be at least 1")
+    torch.set_num_threads(min(threads, os.cpu_count() or 1))
+    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    kind = getattr(torch, dtype, None) if dtype else torch.float32 if chosen.type == "cpu" else "auto"
+    if not isinstance(kind, torch.dtype | str):
+        raise ModelError(f"unknown dtype {dtype!r}: take float32, bfloat16 or float16")
+    with _quiet():
+        loaded = family.load(folder, chosen, kind)
+    return LocalEngine(loaded, name=name, key=key, batch_size=batch_size)
+
+
+def find_folder(name: str) -> Path:
+    """The local folder of a model; hub models are downloaded first.
+
+    Raises:
+        ModelError: the name is of no known form, or the hub does not have it.
+    """
+    if name == "pocket":
+        from earnest.pocket import weights_path
+
+        return Path(weights_path())
+    if name.startswith(SERVED):
+        raise ModelError(
+            f"{name!r} names a server, and models behind servers cannot be asked yet: run it in this process as {KNOWN}"
+        )
+    if Path(name).is_dir():
+        return Path(name)
+    hub_id = name.removeprefix("hf/")
+    if not HUB_ID.fullmatch(hub_id):
+        raise ModelError(f"no model called {name!r}: known are {KNOWN}")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(
+            snapshot_download(hub_id, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"])
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        raise ModelError(
+            f"{name!r} is no folder here, and the hub gave no {hub_id!r} ({error}): known are {KNOWN}"
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """Without transformers' progress bars, which belong to whoever has the terminal."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _model_type(folder: Path) -> str:
+    config = folder / "config.json"
+    if not config.is_file():
+        raise ModelError(f"{folder} has no config.json: give a folder written by save_pretrained; known are {KNOWN}")
+    try:
+        return str(json.loads(config.read_text(encoding="utf-8"))["model_type"])
+    except (json.JSONDecodeError, KeyError) as error:
+        raise ModelError(f"{config} names no model_type: give a folder written by save_pretrained") from error
