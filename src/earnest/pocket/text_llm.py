@@ -59,7 +59,7 @@ class TextLLMSettings:
     stream: float = 0.6
     turns: int = 6
     seed: int = 0
-    threads: int = 1
+    threads: int = 2
 
     def mix(self, step: int) -> Mix:
         """What is taught: look-ups over surrogates, then where things are, over streams as well, then everything."""

@@ -28,6 +28,7 @@ STAGES: dict[str, str] = {
     "encoders": "earnest.pocket.stages:encoders",
     "targets": "earnest.pocket.stages:targets",
     "adapters": "earnest.pocket.stages:adapters",
+    "ship": "earnest.pocket.stages:ship",
 }
 """Stage names and where they are: `module:attribute` of a `Stage`. A concern adds its own line."""
 

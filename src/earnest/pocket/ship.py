@@ -1,0 +1,69 @@
+"""Stage `ship`: the trained model into the package, with a card of what made it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from earnest.errors import RecipeError
+
+WEIGHTS = Path(__file__).parent / "weights"
+CARD = "training.json"
+MAX_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class ShipSettings:
+    """Numbers of the stage.
+
+    Attributes:
+        source: the stage whose folder is shipped.
+    """
+
+    source: str = "adapters"
+
+
+def ship(
+    settings: ShipSettings,
+    root: Path,
+    stages: Mapping[str, Any],
+    target: Path = WEIGHTS,
+    *,
+    log: Callable[[str], None] = print,
+) -> Path:
+    """Copies the model and writes the card: each stage's settings and wall-clock seconds.
+
+    Args:
+        settings: numbers of the stage.
+        root: folder of the recipe.
+        stages: settings of all stages.
+        target: where to; what lies there is replaced.
+        log: one line of progress.
+
+    Raises:
+        RecipeError: the source is not trained, or larger than 16 MiB.
+    """
+    source = root / settings.source
+    files = sorted(path for path in source.glob("*") if path.suffix in (".json", ".safetensors", ".jinja"))
+    if not (source / "config.json").exists():
+        raise RecipeError(f"{source} holds no model; run the stage {settings.source!r} first")
+    size = sum(path.stat().st_size for path in files)
+    if size > MAX_BYTES:
+        raise RecipeError(f"{source} takes {size / 2**20:.1f} MiB; at most {MAX_BYTES / 2**20:.0f} are shipped")
+    card = {
+        name: {"settings": asdict(values), "seconds": json.loads((root / name / "stage.json").read_text())["seconds"]}
+        for name, values in stages.items()
+        if name != "ship"
+    }
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for path in files:
+        if path.name != "stage.json":
+            shutil.copyfile(path, target / path.name)
+    (target / CARD).write_text(json.dumps(card, indent=1) + "\n")
+    log(f"{size / 2**20:.1f} MiB in {target}, trained in {sum(row['seconds'] for row in card.values()) / 60:.1f} min")
+    return target
