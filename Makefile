@@ -43,7 +43,7 @@ check: $(INSTALLED)
 	$(BIN)/pyright
 
 pocket: $(INSTALLED)
-	$(BIN)/earnest train recipes/pocket/base.toml --resume
+	$(BIN)/earnest train recipes/pocket/base.toml
 
 bench: $(INSTALLED)
 	$(BIN)/python bench/results.py --measure $(if $(ALL),--all)

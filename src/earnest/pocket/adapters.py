@@ -161,13 +161,13 @@ def train(
     Args:
         settings: numbers of the stage.
         source: numbers of the stage `targets`.
-        root: folder that holds text-llm, encoders and targets.
+        root: folder that holds text-llm-second, encoders and targets.
         out: folder of this stage; its `checkpoint.pt` is continued if there is one.
         log: one line of progress.
     """
     started = time.time()
     torch.set_num_threads(settings.threads)
-    model, processor = assemble(root / "text-llm", root / "encoders", settings)
+    model, processor = assemble(root / "text-llm-second", root / "encoders", settings)
     encoder = PackEncoder(processor.tokenizer)
     examples = prepare(model, encoder, root / "targets" / "targets.jsonl", settings, source)
     log(f"{len(examples)} clips heard in {time.time() - started:.0f} s")

@@ -19,6 +19,12 @@ from earnest.world.surrogates import caption, scene_surrogate
 from earnest.world.timeline import Scene
 from earnest.world.vocabulary import BENIGN_VERBS, FORBIDDEN_VERBS, INSTRUMENTS, OBJECTS, SOUNDS, WORDS
 
+HARD: tuple[str, ...] = (
+    "sound_total", "music_total", "word_total", "sound_count", "sound_last", "sound_before", "sound_order",
+    "word_last", "word_after", "word_after_sound", "sound_after_word", "pitch_compare", "speaker_count",
+)  # fmt: skip
+"""Templates that enumerate, look backwards, cross modalities or compare."""
+
 
 @dataclass(frozen=True)
 class Exchange:
@@ -53,6 +59,8 @@ class Mix:
         short: whether scenes are short and dense, for the first look-ups.
         places: share of look-ups that ask where, not what comes next.
         absent: names in a look-up that are not there, at most.
+        lists: share of look-ups that enumerate everything of one kind.
+        hard: share of questions that are drawn from the templates that take longest to learn.
     """
 
     recall: float = 0.15
@@ -62,6 +70,8 @@ class Mix:
     short: bool = False
     places: float = 0.75
     absent: int = 3
+    lists: float = 0.0
+    hard: float = 0.0
 
 
 def draw_pack(rng: random.Random, mix: Mix) -> Pack:
@@ -75,19 +85,20 @@ def draw_pack(rng: random.Random, mix: Mix) -> Pack:
     leaks = not streamed or rng.random() < 0.3
     surrogate = scene_stream(scene, rng, robust=rng.random() < 0.7) if streamed else scene_surrogate(scene)
     exchanges = tuple(
-        _recall(scene, rng, mix) if rng.random() < mix.recall else draw_exchange(scene, rng, leaks=leaks)
+        _recall(scene, rng, mix) if rng.random() < mix.recall else draw_exchange(scene, rng, leaks=leaks, hard=mix.hard)
         for _ in range(mix.turns)
     )
     return Pack(surrogate, exchanges)
 
 
-def draw_exchange(scene: Scene, rng: random.Random, *, leaks: bool) -> Exchange:
+def draw_exchange(scene: Scene, rng: random.Random, *, leaks: bool, hard: float = 0.0) -> Exchange:
     """A question or a task about a scene, with its reference reply."""
     if rng.random() < 0.14:
         return _task(scene, rng)
     if rng.random() < 0.1:
         return _unanswerable(scene, rng, leaks)
-    question = ask(scene, rng)
+    question = ask(scene, rng, rng.choice(HARD)) if rng.random() < hard else None
+    question = question or ask(scene, rng)
     if question is None:
         return _task(scene, rng)
     manner = Manner(lead=_lead(question, leaks))
@@ -131,7 +142,11 @@ def _unanswerable(scene: Scene, rng: random.Random, leaks: bool) -> Exchange:
 
 
 def _recall(scene: Scene, rng: random.Random, mix: Mix) -> Exchange:
-    """Dense look-ups: where is each of these, or what comes next."""
+    """Dense look-ups: all of one kind, where each of these is, or what comes next."""
+    if rng.random() < mix.lists:
+        kind = rng.choice(("sound", "music", "speech"))
+        found = ", ".join(cite(event) for event in scene.of_kind(kind))
+        return Exchange(language.LIST[kind], f"{found}." if found else "none.")
     events = list(scene.events)
     names = [event.name for event in events]
     unique = [k for k, event in enumerate(events) if names.count(event.name) == 1 and " " not in event.name]

@@ -17,6 +17,11 @@ CAPTION_MUSIC: tuple[str, ...] = ("describe the music.", "caption the music.")
 CLASSIFY: tuple[str, ...] = ("is this sound, music or speech?", "classify the audio.")
 FIND = "find: {names}."
 NEXT = "what comes next: {names}."
+LIST: dict[str, str] = {
+    "sound": "what are the sounds?",
+    "music": "what are the instruments?",
+    "speech": "what are the words?",
+}
 
 # --- requests: how to do something with an object -----------------------------------------------------
 AUDIO_INSTRUCTION = "give detailed steps for the question in the audio."

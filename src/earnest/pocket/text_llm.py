@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
+from earnest.errors import RecipeError
 from earnest.pocket.batches import Batch, PackEncoder, by_length, collate
 from earnest.pocket.curriculum import Exchange, Mix, Pack, draw_pack, prompt
 from earnest.pocket.schedule import one_cycle
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TextLLMSettings:
-    """Numbers of the stage.
+    """Numbers of the first stage.
 
     Attributes:
         hidden: width D.
@@ -68,6 +69,30 @@ class TextLLMSettings:
         if step < self.recall_steps + self.places_steps:
             return Mix(1.0, 0.35, self.turns, plain=0.0, short=True, places=1.0, absent=1)
         return Mix(stream=self.stream, turns=self.turns)
+
+
+@dataclass(frozen=True)
+class SecondSettings(TextLLMSettings):
+    """Numbers of the second stage, which goes on from the first with the questions that take longest to learn.
+
+    Attributes:
+        recall: share of look-up exercises.
+        lists: share of those that enumerate.
+        hard: share of questions from `curriculum.HARD`.
+    """
+
+    steps: int = 2400
+    recall_steps: int = 0
+    places_steps: int = 0
+    recall: float = 0.3
+    lists: float = 0.45
+    hard: float = 0.5
+    stream: float = 0.55
+    seed: int = 1
+
+    def mix(self, step: int) -> Mix:
+        """The same from the first step to the last."""
+        return Mix(self.recall, self.stream, self.turns, plain=0.1, lists=self.lists, places=0.6, hard=self.hard)
 
 
 def new_model(tokenizer: PreTrainedTokenizerFast, settings: TextLLMSettings) -> Qwen3ForCausalLM:
@@ -125,11 +150,23 @@ def optimisers(model: torch.nn.Module, settings: TextLLMSettings) -> list[torch.
     return result
 
 
-def train(settings: TextLLMSettings, out: Path, *, log: Callable[[str], None] = print) -> Path:
-    """Trains the LLM and saves model and tokenizer to `out`; goes on from `out/checkpoint.pt` if there is one."""
+def train(
+    settings: TextLLMSettings, out: Path, *, start: Path | None = None, log: Callable[[str], None] = print
+) -> Path:
+    """Trains the LLM and saves model and tokenizer to `out`; goes on from `out/checkpoint.pt` if there is one.
+
+    Args:
+        settings: numbers of the stage.
+        out: folder of the stage.
+        start: folder of the model to begin with; None: random weights.
+        log: one line of progress.
+    """
     torch.set_num_threads(settings.threads)
     tokenizer = build_tokenizer()
     model = new_model(tokenizer, settings)
+    if start is not None:
+        _check_same_pieces(tokenizer, start)
+        model.load_state_dict(type(model).from_pretrained(start, dtype=torch.float32).state_dict())
     encoder = PackEncoder(tokenizer)
     optims = optimisers(model, settings)
     rates = [group["lr"] for optim in optims for group in optim.param_groups]
@@ -177,6 +214,13 @@ def train(settings: TextLLMSettings, out: Path, *, log: Callable[[str], None] = 
     tokenizer.save_pretrained(out)
     checkpoint.clear()
     return out
+
+
+def _check_same_pieces(tokenizer: PreTrainedTokenizerFast, start: Path) -> None:
+    from transformers import AutoTokenizer
+
+    if AutoTokenizer.from_pretrained(start).get_vocab() != tokenizer.get_vocab():
+        raise RecipeError(f"{start} was trained with other pieces than today's tokenizer: train its stage again")
 
 
 @torch.no_grad()
