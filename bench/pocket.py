@@ -1,7 +1,9 @@
 """Measures what pocket must reach, on the held-out split: `python bench/pocket.py`.
 
 Three conditions over the same items: with the audio, without it (question only), and with the textual
-surrogate in the audio's place (the text oracle: the frozen LLM alone). Writes `pocket.*` claims.
+surrogate in the audio's place (the text oracle: the frozen LLM alone). A fourth baseline needs no model: the best
+guess from the question's text, fitted on other items of the split's wordings; the gain is held against whichever of
+the two guesses better. Writes `pocket.*` claims.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ from earnest.finding import Metric
 from earnest.grading import Outcome, Record, make_record
 from earnest.statistics import paired_bootstrap, wilson
 from earnest.world.dataset import world_example, world_item
+from earnest.world.items import plan_item
 from earnest.world.mixing import render
+from earnest.world.priors import TextPrior
 from earnest.world.questions import TEMPLATES
 from earnest.world.surrogates import scene_surrogate
 
@@ -57,22 +61,28 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dry", action="store_true", help="print, write no claim")
     options = parser.parse_args()
+    # Claims are about the shipped model on the held-out split, nothing else.
+    options.dry = options.dry or (options.model, options.split) != ("pocket", "test")
     started = time.time()
     engine = load(options.model, threads=options.threads)
     n = options.per_template * len(TEMPLATES)
     heard: list[Record] = []
     deaf: list[Record] = []
     read: list[Record] = []
+    prior: list[float] = []
+    # Fitted on another seed: what the wording and the choices give away by themselves.
+    guess = TextPrior([plan_item(options.split, 1000 + options.seed, k).question for k in range(200 * len(TEMPLATES))])
     for start in range(0, n, 4 * BATCH):
         items = [world_item(options.split, options.seed, k) for k in range(start, min(n, start + 4 * BATCH))]
         examples = [world_example(item, render(item.scene)) for item in items]
         heard += ask(engine, examples, [example.conversation() for example in examples])
+        prior += [float(guess(item.question) == item.question.answer) for item in items]
         silent = [Example(e.id, (), e.question, e.choices, e.answer, e.groups) for e in examples]
         deaf += ask(engine, silent, [example.conversation() for example in silent])
         texts = [oracle_conversation(e, scene_surrogate(i.scene)) for e, i in zip(examples, items, strict=True)]
         read += ask(engine, silent, texts)
         print(f"{start + len(items)}/{n}", f"{time.time() - started:.0f} s", flush=True)
-    report(options, engine.key, heard, deaf, read, time.time() - started)
+    report(options, engine.key, heard, deaf, prior, read, time.time() - started)
 
 
 def report(
@@ -80,6 +90,7 @@ def report(
     key: str,
     heard: list[Record],
     deaf: list[Record],
+    prior: list[float],
     read: list[Record],
     seconds: float,
 ) -> None:
@@ -98,22 +109,33 @@ def report(
 
     notes: dict[str, str] = json.loads((ROOT / "bench" / "notes.json").read_text())
 
-    def of(records: list[Record], modality: str) -> list[Record]:
-        return [record for record in records if record.groups["modality"] == modality]
-
+    modality_of = [record.groups["modality"] for record in heard]
     overall = wilson(int(sum(right(heard))), len(heard))
-    put("pocket.accuracy", overall, ">= 0.7", notes.get("pocket.accuracy", ""))
+    put("pocket.accuracy", overall, "0.7..0.92", notes.get("pocket.accuracy", ""))
     for modality in MODALITIES:
-        records = of(heard, modality)
-        put(f"pocket.accuracy.{modality}", wilson(int(sum(right(records))), len(records)))
+        places = [k for k, found in enumerate(modality_of) if found == modality]
+        ours = right([heard[k] for k in places])
+        put(f"pocket.accuracy.{modality}", wilson(int(sum(ours)), len(ours)))
+        unheard, guessed = right([deaf[k] for k in places]), [prior[k] for k in places]
+        best = max(unheard, guessed, key=sum)
         name = f"pocket.gain_over_question_only.{modality}"
-        put(name, paired_bootstrap(right(of(deaf, modality)), right(records), seed=0), ">= 0.25", notes.get(name, ""))
+        how = "the same model without audio" if best is unheard else "the best guess from the text, fitted on 200 items"
+        note = (
+            f"over {how}: {sum(best) / len(best):.3f} (model without audio {sum(unheard) / len(unheard):.3f}, "
+            f"text prior {sum(guessed) / len(guessed):.3f}). {notes.get(name, '')}"
+        ).strip()
+        put(name, paired_bootstrap(best, ours, seed=0), ">= 0.25", note)
     name = "pocket.text_oracle"
     put(name, wilson(int(sum(right(read))), len(read)), ">= 0.95", notes.get(name, ""))
     clean = [k for k, r in enumerate(heard) if r.groups["snr_db"] == "clean" or float(r.groups["snr_db"]) >= CLEAN_DB]
     gap = paired_bootstrap(right([heard[k] for k in clean]), right([read[k] for k in clean]), seed=0)
     name = "pocket.gap_to_oracle_clean"
     put(name, gap, "<= 0.06", notes.get(name, ""))
+    by_template = {template: right([r for r in read if r.groups["template"] == template]) for template in TEMPLATES}
+    worst = min(by_template, key=lambda template: sum(by_template[template]) / len(by_template[template]))
+    name = "pocket.text_oracle.worst_template"
+    metric = wilson(int(sum(by_template[worst])), len(by_template[worst]))
+    put(name, metric, ">= 0.85", f"the worst of {len(TEMPLATES)} templates is {worst}. {notes.get(name, '')}".strip())
     outcomes = {outcome: sum(r.outcome is outcome for r in heard) for outcome in Outcome}
     print({outcome.value: number for outcome, number in outcomes.items()})
     for template in TEMPLATES:

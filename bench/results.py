@@ -6,8 +6,8 @@
                                         other than those shipped (with --all: of every claim)
 
 A claim is {claim, value, low, high, n, unit, seed, split, command, seconds, machine, model}, and optionally
-`goal` (as in ">= 0.7") and `note`. `model` is the content key of the weights it was measured on, null if it
-depends on none. An unmet goal needs a note that says why.
+`goal` (as in ">= 0.7" or "0.7..0.92") and `note`. `model` is the content key of the weights that it was measured on,
+null if it depends on none. An unmet goal needs a note that says why.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Claim:
         seconds: how long the command took.
         machine: what it ran on.
         model: content key of the weights; None if the claim depends on none.
-        goal: what was to be reached, as in ">= 0.7".
+        goal: what was to be reached, as in ">= 0.7" or "0.7..0.92".
         note: what a reader must know; why a goal is not met.
     """
 
@@ -85,6 +85,9 @@ class Claim:
         """Whether the goal is reached; None without a goal."""
         if self.goal is None:
             return None
+        if ".." in self.goal:
+            low, high = self.goal.split("..")
+            return float(low) <= self.value <= float(high)
         sign, limit = self.goal.split()
         return _COMPARISONS[sign](self.value, float(limit))
 

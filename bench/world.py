@@ -1,6 +1,6 @@
 """How fast the world makes audio on one core, speech included: `python bench/world.py`.
 
-Items of the test split are planned, rendered and written as FLAC by one process that starts with nothing cached:
+Items of the validation split are planned, rendered and written as FLAC by one process that starts with nothing cached:
 speaking the words of its voices is part of the time.
 """
 

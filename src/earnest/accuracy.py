@@ -5,6 +5,8 @@
 What is not correct stays in the denominator, whatever it is. MMAU's official rule stands beside ours, with what
 it skips. With `question_only` every question is asked a second time without its audio: what remains of the
 accuracy is owed to the text alone.
+
+Intervals hold clips together: questions about one clip, whatever file it came from, are not independent.
 """
 
 from __future__ import annotations
@@ -12,18 +14,18 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-from earnest.asking import settle_account
-from earnest.completion import Completion, Sampling
+from earnest.completion import Completion, Sampling, content_key
 from earnest.engines import Engine
 from earnest.errors import ManifestError
 from earnest.example import Example
 from earnest.finding import Curve, Finding, Metric, Table
-from earnest.grading import Outcome, Record, count, make_record, mmau_match
+from earnest.grading import Outcome, Record, count, make_record, mmau_match, parse_reply
 from earnest.run import RunDirectory
-from earnest.statistics import bootstrap, paired_bootstrap, wilson
+from earnest.statistics import paired_bootstrap, rate
 
 GREEDY = Sampling()
 CONFUSION_ANSWERS = 18
@@ -46,10 +48,12 @@ def audit(
     batch_size: int = 64,
     question_only: bool = False,
     seed: int = 0,
+    source: Mapping[str, Any] | None = None,
+    command: str = "",
     retry_failed: bool = False,
     progress: Progress | None = None,
 ) -> Finding:
-    """Asks every question, grades the replies and writes the run directory.
+    """Asks every question, grades the replies and writes the run directory, all but the scorecard.
 
     Args:
         engine: who is asked.
@@ -59,6 +63,8 @@ def audit(
         batch_size: questions at once, and what a kill can cost.
         question_only: whether to ask a second time without the audio.
         seed: of the bootstrap.
+        source: where the examples come from, for `resolved.toml`; their content is noted there anyway.
+        command: what was typed, for `environment.json`.
         retry_failed: whether to ask again what failed earlier.
         progress: called with (replies that are there, replies in all).
 
@@ -68,15 +74,20 @@ def audit(
     Raises:
         ManifestError: an example has no answer.
         AudioError: a clip cannot be read any more.
+        RecipeError: the run directory holds a run of something else.
     """
     withheld = [f"{example.id}: no answer" for example in examples if example.answer is None]
     if withheld or not examples:
         raise ManifestError("the examples", withheld or ["there are none"])
     run = run if isinstance(run, RunDirectory) else RunDirectory(run)
+    run.settle(resolve(engine, examples, sampling=sampling, question_only=question_only, seed=seed, source=source))
+    model = {"name": engine.name, "key": engine.key, **engine.settings}
+    run.write_environment({"model": model, **({"command": command} if command else {})})
     passes = 1 + question_only
 
-    def ask(asked: Sequence[Example], offset: int) -> list[Record]:
+    def ask(asked: Sequence[Example], offset: int) -> tuple[list[Record], list[str]]:
         records: list[Record] = []
+        clips: list[str] = []
         step = batch_size * _SLICE_BATCHES
         for start in range(0, len(asked), step):
             part = asked[start : start + step]
@@ -86,21 +97,53 @@ def audit(
                 engine, conversations, sampling, batch_size, retry_failed=retry_failed
             )
             for example, conversation, completion in zip(part, conversations, completions, strict=True):
-                records.append(make_record(example, settle_account(completion, conversation)))
+                records.append(make_record(example, completion))
+                clips.append("+".join(clip.key for clip in conversation.clips))
             if progress:
                 progress(offset + start + len(part), passes * len(examples))
-        return records
+        return records, clips
 
-    records = ask(examples, 0)
-    clips = _clips(examples)
+    records, clips = ask(examples, 0)
     deaf: list[Record] | None = None
     findings: list[Finding] = []
     if question_only:
-        deaf = ask([replace(example, audio=()) for example in examples], len(examples))
+        deaf, _ = ask([replace(example, audio=()) for example in examples], len(examples))
         findings.append(Finding("question_only", _metrics(deaf, clips, seed), records=_rows(deaf)))
     finding = summarise(records, clips, deaf, seed=seed)
     run.write_findings([finding, *findings])
     return finding
+
+
+def resolve(
+    engine: Engine,
+    examples: Sequence[Example],
+    *,
+    sampling: Sampling = GREEDY,
+    question_only: bool = False,
+    seed: int = 0,
+    source: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """All that can change a result of `audit`, as `resolved.toml` holds it; arguments as there.
+
+    How fast it goes (batch size, threads) is not part of it. Nor is the content of the audio: it is in the key of
+    each completion.
+    """
+    asked = [
+        {
+            **asdict(replace(example, audio=(), meta={})),
+            "audio": [audio.name if isinstance(audio, Path) else audio.key for audio in example.audio],
+        }
+        for example in examples
+    ]
+    return {
+        "model": engine.name,
+        "weights": engine.key,
+        "question_only": question_only,
+        "seed": seed,
+        "engine": dict(engine.settings),
+        "sampling": asdict(sampling),
+        "questions": {"n": len(examples), "key": content_key(asked), **(source or {})},
+    }
 
 
 def summarise(
@@ -114,15 +157,15 @@ def summarise(
 
     Args:
         records: one per question.
-        clips: one name of a clip per record; questions about one clip are not independent.
+        clips: the key of its clip for each record; questions about one clip are not independent.
         question_only: of the same questions asked without the audio, in the same order.
         seed: of the bootstrap.
     """
     metrics = _metrics(records, clips, seed)
     if question_only is not None:
         metrics |= _gains(records, question_only, clips, seed)
-    tables = [_group_table(name, records, question_only) for name in _group_names(records)]
-    official = _official(records)
+    tables = [_group_table(name, records, clips, question_only, seed) for name in _group_names(records)]
+    official = _official(records, clips, seed)
     if official is not None:
         metrics["official_mmau"] = official
         tables.append(_rules_table(metrics["accuracy"], official, len(records)))
@@ -131,7 +174,7 @@ def summarise(
         "answers",
         metrics,
         tables=(*tables, *([confusion] if confusion else [])),
-        curves=_snr_curve(records),
+        curves=_snr_curve(records, clips, seed),
         records=_rows(records),
         notes=(hearing_account(records), *_notes(records, metrics)),
     )
@@ -158,30 +201,16 @@ def _rows(records: Iterable[Record]) -> tuple[dict[str, object], ...]:
     return tuple(record.to_json() for record in records)
 
 
-def _clips(examples: Sequence[Example]) -> list[str]:
-    return [
-        "+".join(str(audio) if isinstance(audio, Path) else audio.key for audio in example.audio)
-        for example in examples
-    ]
-
-
 def _right(records: Iterable[Record]) -> list[float]:
     return [float(record.outcome is Outcome.CORRECT) for record in records]
 
 
 def _metrics(records: Sequence[Record], clips: Sequence[str], seed: int) -> dict[str, Metric]:
-    right = _right(records)
-    # Wilson's interval takes questions as independent; several about one clip are not.
-    overall = (
-        wilson(int(sum(right)), len(right))
-        if len(set(clips)) == len(clips)
-        else bootstrap(right, seed=seed, clusters=clips)
-    )
-    metrics = {"accuracy": overall}
+    metrics = {"accuracy": _accuracy(records, clips, range(len(records)), seed)}
     for modality, members in _split(records, "modality").items():
-        metrics[f"accuracy.{modality}"] = _accuracy([records[index] for index in members])
-    for outcome, number in count(record.outcome for record in records).items():
-        metrics[f"share.{outcome.value}"] = wilson(number, len(records))
+        metrics[f"accuracy.{modality}"] = _accuracy(records, clips, members, seed)
+    for outcome in Outcome:
+        metrics[f"share.{outcome.value}"] = rate([r.outcome is outcome for r in records], clips, seed=seed)
     given = sum(record.heard.seconds_given for record in records)
     heard = sum(record.heard.seconds_heard for record in records)
     if given:
@@ -209,8 +238,10 @@ def _gains(
     return gains
 
 
-def _accuracy(records: Sequence[Record]) -> Metric:
-    return wilson(int(sum(_right(records))), len(records))
+def _accuracy(records: Sequence[Record], clips: Sequence[str], members: Sequence[int], seed: int) -> Metric:
+    """Of the records at the given indices."""
+    right = [records[index].outcome is Outcome.CORRECT for index in members]
+    return rate(right, [clips[index] for index in members], seed=seed)
 
 
 def _split(records: Sequence[Record], name: str) -> dict[str, list[int]]:
@@ -240,18 +271,19 @@ def _group_names(records: Sequence[Record]) -> list[str]:
     return [name for name in names if 2 <= len(_split(records, name)) <= MAX_GROUP_VALUES]
 
 
-def _group_table(name: str, records: Sequence[Record], question_only: Sequence[Record] | None) -> Table:
+def _group_table(
+    name: str, records: Sequence[Record], clips: Sequence[str], question_only: Sequence[Record] | None, seed: int
+) -> Table:
     rows: list[tuple[str | int | float | Metric | None, ...]] = []
     for value, members in _split(records, name).items():
-        group = [records[index] for index in members]
-        outcomes = count(record.outcome for record in group)
-        deaf = [_accuracy([question_only[index] for index in members])] if question_only is not None else []
+        outcomes = count(records[index].outcome for index in members)
+        deaf = [_accuracy(question_only, clips, members, seed)] if question_only is not None else []
         rows.append(
             (
                 value,
-                _accuracy(group),
+                _accuracy(records, clips, members, seed),
                 *deaf,
-                len(group),
+                len(members),
                 outcomes[Outcome.WRONG],
                 outcomes[Outcome.ABSTAINED],
                 sum(outcomes[outcome] for outcome in _UNREAD),
@@ -266,12 +298,17 @@ def _group_table(name: str, records: Sequence[Record], question_only: Sequence[R
     )
 
 
-def _official(records: Sequence[Record]) -> Metric | None:
-    """MMAU's rule, which skips records without a prediction; None if no question has choices."""
-    counted = [record for record in records if record.choices and record.reply.strip()]
-    if not counted:
-        return None
-    return wilson(sum(mmau_match(r.answer, r.expected, r.choices or ()) for r in counted), len(counted))
+def _official(records: Sequence[Record], clips: Sequence[str], seed: int) -> Metric | None:
+    """MMAU's rule, which skips records without a prediction; None if no question has choices.
+
+    Its prediction is the final answer as the model wrote it, not the choice that our own rule reads in it.
+    """
+    counted = [
+        (mmau_match(parse_reply(record.reply).answer, record.expected, record.choices), clip)
+        for record, clip in zip(records, clips, strict=True)
+        if record.choices and record.reply.strip()
+    ]
+    return rate([right for right, _ in counted], [clip for _, clip in counted], seed=seed) if counted else None
 
 
 def _rules_table(strict: Metric, official: Metric, total: int) -> Table:
@@ -287,7 +324,8 @@ def _rules_table(strict: Metric, official: Metric, total: int) -> Table:
                 total - official.n,
             ),
         ),
-        "MMAU's rule is applied to the final answer. They differ where it names several choices, or none.",
+        "MMAU's rule is given the text of the last answer tag as the model wrote it; without tags, all but the "
+        "reasoning. It knows no letters and accepts a choice inside other words.",
     )
 
 
@@ -324,12 +362,12 @@ def _kin(answers: Sequence[str], offered: Iterable[Sequence[str]]) -> list[str]:
     return sorted(answers, key=lambda answer: (-len(kin[answer]), min(kin[answer]), answer))
 
 
-def _snr_curve(records: Sequence[Record]) -> tuple[Curve, ...]:
+def _snr_curve(records: Sequence[Record], clips: Sequence[str], seed: int) -> tuple[Curve, ...]:
     """Accuracy over the noise, where at least three levels were asked; clean items are on no axis."""
     levels = {value: members for value, members in _split(records, "snr_db").items() if value != "clean"}
     if len(levels) < 3:
         return ()
-    points = sorted((float(value), _accuracy([records[i] for i in members])) for value, members in levels.items())
+    points = sorted((float(value), _accuracy(records, clips, members, seed)) for value, members in levels.items())
     return (
         Curve(
             "Accuracy over noise",

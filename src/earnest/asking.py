@@ -10,14 +10,12 @@ from pathlib import Path
 
 from earnest.audio import Clip
 from earnest.completion import Completion, Heard, Sampling
-from earnest.conversation import Conversation
 from earnest.engines import Engine
 from earnest.errors import EarnestError
 from earnest.example import Example
-from earnest.grading import Outcome, grade
+from earnest.grading import Outcome, answer_span, grade
 
 ANSWERED = "answered"
-_ANSWER = re.compile(r"<answer>(.*?)(</answer>|$)", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -82,15 +80,7 @@ def ask(
 
         model = load(model)
     example = Example("asked", (clip,), question.strip(), tuple(choices) if choices else None)
-    conversation = example.conversation()
-    completion = settle_account(model.generate([conversation], sampling)[0], conversation)
-    return _read(model, conversation, completion, example)
-
-
-def settle_account(completion: Completion, conversation: Conversation) -> Completion:
-    """The completion with the seconds that were really given, which a failed engine may not have counted."""
-    given_s = sum(clip.duration_s for clip in conversation.clips)
-    return replace(completion, heard=replace(completion.heard, seconds_given=given_s))
+    return _read(model.generate([example.conversation()], sampling)[0], example)
 
 
 def split_choices(text: str) -> tuple[str, ...] | None:
@@ -99,7 +89,7 @@ def split_choices(text: str) -> tuple[str, ...] | None:
     return parts or None
 
 
-def _read(engine: Engine, conversation: Conversation, completion: Completion, example: Example) -> Reply:
+def _read(completion: Completion, example: Example) -> Reply:
     # Nobody knows the right answer here; with a stand-in, the grader still tells an answer from no answer.
     stand_in = replace(example, answer=example.choices[0] if example.choices else "something")
     graded = grade(completion.text, completion.stop, stand_in)
@@ -108,21 +98,22 @@ def _read(engine: Engine, conversation: Conversation, completion: Completion, ex
         outcome=ANSWERED if answered else graded.outcome.value,
         answer=graded.answer,
         reasoning=graded.reasoning,
-        confidence=_confidence(engine, conversation, completion.text) if answered else None,
+        confidence=_confidence(completion) if answered else None,
         heard=completion.heard,
         text=completion.text,
         detail=completion.error or ("" if answered else graded.detail),
     )
 
 
-def _confidence(engine: Engine, conversation: Conversation, text: str) -> float | None:
-    """Mean probability of the answer's tokens, given all that stands before them."""
-    if not (engine.capabilities.logprobs and engine.capabilities.continues_assistant):
+def _confidence(completion: Completion) -> float | None:
+    """Mean probability that the model gave to the tokens of the graded answer when it wrote them."""
+    span = answer_span(completion.text)
+    if span is None or completion.logprobs is None or not completion.token_ends:
         return None
-    found = _ANSWER.search(text)
-    before, answer = (text[: found.start(1)], found.group(1)) if found else ("", text)
-    if not answer.strip():
-        return None
-    begun = conversation.assistant(before) if before else conversation
-    logprobs: list[float] = engine.logprobs([begun], [answer])[0].tolist()
-    return sum(math.exp(value) for value in logprobs) / len(logprobs)
+    starts = (0, *completion.token_ends[:-1])
+    chosen = [
+        math.exp(logprob)
+        for start, end, logprob in zip(starts, completion.token_ends, completion.logprobs, strict=True)
+        if max(start, span[0]) < min(end, span[1])
+    ]
+    return sum(chosen) / len(chosen)

@@ -6,6 +6,7 @@ import difflib
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,13 +19,22 @@ class CellFault(Exception):
     """What is wrong with one cell; caught cell by cell, so that one row can show several."""
 
 
-def header_seconds(path: Path) -> float | CellFault:
-    """Seconds according to the header of an audio file, or what is wrong with the file."""
-    import soundfile
+def decoded_seconds(path: Path) -> float | CellFault:
+    """Seconds of an audio file, or what is wrong with it; all of it is decoded, and the samples are dropped.
 
+    A file is decoded once as long as its size and time do not change.
+    """
     if not path.is_file():
         return CellFault(f"is missing: there is no file {path}")
-    if path.stat().st_size == 0:
+    stat = path.stat()
+    return _decoded_seconds(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=2**18)
+def _decoded_seconds(path: Path, size: int, _mtime_ns: int) -> float | CellFault:
+    import soundfile
+
+    if size == 0:
         return CellFault("is empty (0 bytes)")
     try:
         info = soundfile.info(str(path))
@@ -32,7 +42,10 @@ def header_seconds(path: Path) -> float | CellFault:
         return CellFault(f"cannot be read as audio ({error.error_string}): give WAV, FLAC, OGG or MP3")
     if info.frames == 0:
         return CellFault("is empty (0 samples)")
-    return float(info.duration)
+    try:
+        return Clip.load(path).duration_s
+    except AudioError as error:
+        return CellFault(f"cannot be used: {str(error).removeprefix(f'{path}: ')}")
 
 
 def json_cell(name: str, text: str) -> Any:

@@ -93,6 +93,8 @@ class Completion:
         heard: the hearing account.
         seconds: wall-clock seconds, a batch's time shared evenly among its items.
         error: why there is no reply; empty unless `stop` is failed.
+        token_ends: [T] where the text of each new token ends in `text`, in characters; empty where the engine does
+            not tell.
     """
 
     text: str
@@ -103,6 +105,7 @@ class Completion:
     heard: Heard = Heard()
     seconds: float = 0.0
     error: str = ""
+    token_ends: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict for a line of JSON."""
@@ -116,6 +119,7 @@ class Completion:
             **row,
             "stop": Stop(row["stop"]),
             "token_ids": tuple(row["token_ids"]),
+            "token_ends": tuple(row["token_ends"]),
             "logprobs": None if logprobs is None else tuple(logprobs),
             "heard": Heard(**row["heard"]),
         }

@@ -109,6 +109,11 @@ class Conversation:
         return tuple(part.clip for part in self.audio)
 
     @property
+    def audio_s(self) -> float:
+        """Length of all clips together, in seconds."""
+        return sum(clip.duration_s for clip in self.clips)
+
+    @property
     def last_text(self) -> str:
         """The text of the last turn; empty if there is no turn."""
         return self.turns[-1].text if self.turns else ""

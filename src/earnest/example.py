@@ -30,8 +30,8 @@ from earnest.cells import (
     CellFault,
     answer_cell,
     choices_cell,
+    decoded_seconds,
     groups_cell,
-    header_seconds,
     json_cell,
     messages_cells,
     object_cell,
@@ -140,7 +140,7 @@ class Example:
 
 
 def load_manifest(path: Path | str, *, need_answers: bool = True) -> list[Example]:
-    """Reads a manifest and checks all of it, the headers of its audio files included, before anything runs.
+    """Reads a manifest and checks all of it before anything runs; its audio files are decoded, each of them once.
 
     Args:
         path: a .jsonl, .json, .csv or .tsv file.
@@ -209,7 +209,6 @@ class _Reader:
         self.need_answers = need_answers
         self.faults = faults
         self.line_of_id: dict[str, int] = {}
-        self.headers: dict[Path, float | CellFault] = {}
 
     def read(self, row: Row) -> Example:
         """One example; where a cell is at fault the example holds a stand-in and is never returned."""
@@ -295,29 +294,23 @@ class _Reader:
                 audio.append(item)
             elif isinstance(item, str):
                 path = self.folder / item
-                if isinstance(header := self._header(path), CellFault):
-                    self.faults.add(row.line, f"audio {item!r} {header}")
+                if isinstance(fault := decoded_seconds(path), CellFault):
+                    self.faults.add(row.line, f"audio {item!r} {fault}")
                 audio.append(path)
             else:
                 raise CellFault(f"audio is a {type(item).__name__}: give a path or a list of paths")
         return tuple(audio)
 
-    def _header(self, path: Path) -> float | CellFault:
-        """What `cells.header_seconds` says; each file is opened once."""
-        if path not in self.headers:
-            self.headers[path] = header_seconds(path)
-        return self.headers[path]
-
     def _evidence(self, value: Any, audio: Sequence[Clip | Path]) -> tuple[tuple[float, float], ...] | None:
         if value is None:
             return None
         segments = segments_cell(value)
-        ends = [self._header(item) if isinstance(item, Path) else item.duration_s for item in audio]
+        ends = [decoded_seconds(item) if isinstance(item, Path) else item.duration_s for item in audio]
         known = [end for end in ends if not isinstance(end, CellFault)]
         for start_s, end_s in segments:
             if not 0 <= start_s < end_s:
                 raise CellFault(f"evidence {start_s:g}-{end_s:g} s is no segment: it needs 0 <= start < end")
-            # 0.05 s: headers of MP3 files round to whole frames.
+            # 0.05 s: MP3 files hold whole frames.
             if known and end_s > max(known) + 0.05:
                 raise CellFault(f"evidence {start_s:g}-{end_s:g} s ends after the clip ({max(known):.2f} s)")
         return segments

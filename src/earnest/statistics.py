@@ -39,6 +39,26 @@ def wilson(successes: int, n: int, *, level: float = LEVEL, unit: str = "fractio
     return Metric(rate, low, high, n, method, unit)
 
 
+def rate(flags: Sequence[bool], clusters: Sequence[str], *, seed: int = 0) -> Metric:
+    """A rate with its interval: Wilson's for independent items, else over clusters.
+
+    Where all items agree, resamples of them are equal and would claim certainty: the interval is then Wilson's
+    for as many items as there are clusters.
+
+    Args:
+        flags: [N] one per item.
+        clusters: [N] name of each item's cluster (its clip).
+        seed: of the bootstrap.
+    """
+    n, successes, independent = len(flags), sum(flags), len(set(clusters))
+    if independent == n:
+        return wilson(successes, n)
+    if 0 < successes < n:
+        return bootstrap([float(flag) for flag in flags], seed=seed, clusters=clusters)
+    metric = wilson(independent if successes else 0, independent)
+    return Metric(metric.value, metric.low, metric.high, n, f"{metric.method} over {independent} clusters", metric.unit)
+
+
 def bootstrap(
     values: ArrayLike,
     statistic: Callable[[Array], float] | None = None,

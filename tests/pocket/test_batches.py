@@ -2,7 +2,7 @@ import torch
 
 from earnest.pocket.batches import IGNORE, PackEncoder, collate
 from earnest.pocket.curriculum import Exchange, Pack
-from earnest.pocket.stream import Slot
+from earnest.pocket.stream import Slot, time_slot
 from earnest.pocket.tokenizer import ASSISTANT, BLANK, END, build_tokenizer
 
 TOKENIZER = build_tokenizer()
@@ -22,12 +22,14 @@ def test_only_replies_are_learned_and_nothing_else() -> None:
 
 
 def test_stream_slots_keep_their_mixture_and_markers_stay_clean() -> None:
-    slots = [Slot("00:00", "00:00", 0.0), Slot(BLANK, "▁|dog|", 0.3)]
+    slots = [time_slot(0), Slot(BLANK, "▁|dog|", 0.3)]
     [sequence] = ENCODER.encode([Pack(slots, (Exchange("hi", "bye."),))])
     place = sequence.ids.index(TOKENIZER.convert_tokens_to_ids(BLANK))
     assert sequence.others[place] == TOKENIZER.convert_tokens_to_ids("▁|dog|")
     assert sequence.shares[place] == 0.3
-    assert [TOKENIZER.convert_ids_to_tokens(i) for i, s in zip(sequence.ids, sequence.streamed, strict=True) if s] == [BLANK]
+    assert [TOKENIZER.convert_ids_to_tokens(i) for i, s in zip(sequence.ids, sequence.streamed, strict=True) if s] == [
+        BLANK
+    ]
 
 
 def test_padding_is_masked_and_never_a_target() -> None:

@@ -12,17 +12,19 @@ GOOD = "<answer> [think] i hear dog [00:03]. [/think] [answer] dog [/answer]</an
 
 
 def test_a_rephrased_reply_gets_its_tags_back() -> None:
-    target, reason = _judge(RAW, GOOD)
+    target, reason = _judge(RAW, GOOD, leaks=True)
     assert reason == "rephrased"
     assert target == "<think> i hear dog [00:03].</think><answer> dog</answer>"
 
 
 def test_rows_are_rejected_with_their_reason() -> None:
-    assert _judge(RAW, GOOD[9:]) == (None, "no answer tag")
-    assert _judge(RAW, GOOD.replace("i hear", "the text says")) == (None, "still leaks")
-    assert _judge(RAW + " dog" * 20, GOOD)[1] == "length"
-    assert _judge(RAW, GOOD.replace("[think]", ""))[1] == "tags"
-    assert _judge("fine", None) == ("fine", "no leak")
+    assert _judge(RAW, GOOD[9:], leaks=True) == (None, "no answer tag")
+    assert _judge(RAW, GOOD.replace("i hear", "the text says"), leaks=True) == (None, "still leaks")
+    assert _judge(RAW + " dog" * 20, GOOD, leaks=True)[1] == "length"
+    assert _judge(RAW, GOOD.replace("[think]", ""), leaks=True)[1] == "tags"
+    assert _judge(RAW, None, leaks=True) == (None, "cut")
+    assert _judge(None, None, leaks=False) == (None, "cut")
+    assert _judge("fine", None, leaks=False) == ("fine", "no leak")
 
 
 def test_a_torn_file_resumes_at_the_last_whole_clip(tmp_path: Path) -> None:

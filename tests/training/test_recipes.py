@@ -70,7 +70,9 @@ def test_an_interrupted_stage_is_not_complete_and_its_time_is_kept(tmp_path: Pat
 
 
 def test_all_faults_come_at_once(tmp_path: Path) -> None:
-    path = _recipe(tmp_path, 'colour = 1\n[[stage]]\nname = "third"\n[[stage]]\nname = "first"\nsteps = "many"\nstep = 1\n')
+    path = _recipe(
+        tmp_path, 'colour = 1\n[[stage]]\nname = "third"\n[[stage]]\nname = "first"\nsteps = "many"\nstep = 1\n'
+    )
     with pytest.raises(RecipeError) as error:
         recipes.load(path)
     text = str(error.value)
@@ -81,6 +83,26 @@ def test_overrides_reach_only_stages_that_know_them(tmp_path: Path) -> None:
     path = _recipe(tmp_path, '[[stage]]\nname = "first"\n')
     [(_, _, settings)] = recipes.load(path, {"threads": 1, "workers": 9}).stages
     assert settings.threads == 1
+
+
+def test_what_a_stage_needs_runs_it_again_and_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("test_recipes.second", Stage(Numbers, _run, needs=("first",)))
+    text = '[[stage]]\nname = "first"\nsteps = {}\n[[stage]]\nname = "second"\n'
+    with pytest.raises(RecipeError, match="'second' needs first"):
+        recipes.run(_recipe(tmp_path, text.format(3)), only="second", log=lambda _: None)
+    recipes.run(_recipe(tmp_path, text.format(3)), log=lambda _: None)
+    stale = tmp_path / "out" / "second" / "checkpoint.pt"
+    stale.write_text("old")
+    recipes.run(_recipe(tmp_path, text.format(4)), log=lambda _: None)
+    assert CALLS == ["first", "second", "first", "second"]
+    assert not stale.exists()
+
+
+def test_another_number_of_threads_changes_nothing(tmp_path: Path) -> None:
+    path = _recipe(tmp_path, '[[stage]]\nname = "first"\n')
+    recipes.run(path, log=lambda _: None)
+    recipes.run(path, overrides={"threads": 1}, log=lambda _: None)
+    assert CALLS == ["first"]
 
 
 def test_unknown_single_stage(tmp_path: Path) -> None:

@@ -16,7 +16,9 @@ def test_plans_are_exact_and_ordered(genre: str) -> None:
         assert 2.0 <= scene.duration_s <= 60.5
         onsets = [event.start_s for event in scene.events]
         assert onsets == sorted(onsets)
-        assert all(later - earlier >= MIN_ONSET_GAP_S - 1e-6 for earlier, later in zip(onsets, onsets[1:], strict=False))
+        assert all(
+            later - earlier >= MIN_ONSET_GAP_S - 1e-6 for earlier, later in zip(onsets, onsets[1:], strict=False)
+        )
         assert all(0 <= event.start_s < event.end_s <= scene.duration_s for event in scene.events)
         voices = {event.speaker for event in scene.events if event.kind == "speech"}
         assert voices <= {"man", "woman"}
@@ -30,9 +32,7 @@ def test_a_scene_survives_json() -> None:
 def test_some_scenes_overlap_and_some_are_long() -> None:
     rng = random.Random(2)
     scenes = [plan_scene(rng, index=index) for index in range(2000)]
-    overlapping = sum(
-        any(b.start_s < a.end_s for a, b in zip(s.events, s.events[1:], strict=False)) for s in scenes
-    )
+    overlapping = sum(any(b.start_s < a.end_s for a, b in zip(s.events, s.events[1:], strict=False)) for s in scenes)
     assert 0.1 < overlapping / len(scenes) < 0.6
     assert any(scene.duration_s > 30 for scene in scenes)
     assert {scene.snr_db for scene in scenes} >= {None, -10.0, 20.0}

@@ -1,6 +1,7 @@
 """The command line: one file per verb.
 
-Exit codes: 0 done, 1 interrupted or below an asked threshold, 2 an error to be mended (one message).
+Exit codes: 0 done; 1 below an asked threshold, or a request that `ask` made has failed; 2 an error to be mended
+(one message); 130 interrupted.
 """
 
 from __future__ import annotations

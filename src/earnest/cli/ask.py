@@ -18,7 +18,7 @@ def ask(
     max_new_tokens: Annotated[int, typer.Option(help="Longest reply, in tokens.")] = 256,
     threads: Annotated[int, typer.Option(help="Threads of torch on the CPU.")] = 2,
 ) -> None:
-    """Ask one question about one clip."""
+    """Ask one question about one clip. Exit code 1 if the request failed."""
     from earnest.asking import ask as ask_model
     from earnest.asking import split_choices
     from earnest.audio import Clip
@@ -26,6 +26,7 @@ def ask(
     clip = Clip.load(file)
     options = split_choices(choices)
     from earnest.engines import load
+    from earnest.grading import Outcome
 
     reply = ask_model(load(model, threads=threads), clip, question, options, max_new_tokens=max_new_tokens)
     rows = [("outcome", reply.outcome)]
@@ -46,3 +47,5 @@ def ask(
     )
     for name, value in rows:
         console.print(f"{name:<11}{value}", markup=False)
+    if reply.outcome == Outcome.FAILED.value:
+        raise typer.Exit(1)

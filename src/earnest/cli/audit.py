@@ -43,11 +43,12 @@ def audit(
     ] = None,
 ) -> None:
     """Ask every question once, give every reply one outcome, write metrics.json and scorecard.html."""
-    from earnest.cli.data import WORLD_ITEMS, World, read_data
+    from earnest.cli.data import WORLD_ITEMS, World, read_data, source_of
 
     world = World(split, seed, limit or WORLD_ITEMS, bank, workers)
     examples = read_data(data, limit) if data else None
     name = f"{data.stem}-n{len(examples)}" if data and examples is not None else world.name
+    name += "-question-only" * question_only
     output = output or Path("runs") / f"{re.sub(r'[^A-Za-z0-9.]+', '-', model).strip('-.')}-{name}"
 
     from earnest.accuracy import audit as run_audit
@@ -58,8 +59,6 @@ def audit(
 
     sampling = Sampling(max_new_tokens=max_new_tokens)
     run = RunDirectory(output)
-    source = {"data": str(data.resolve()), "limit": limit} if data else {"split": split, "n": world.n, "bank": bank}
-    run.settle({"model": model, "seed": seed, "max_new_tokens": max_new_tokens, "source": source})
     engine = load(model, batch_size=batch_size, threads=threads)
     if examples is None:
         with progress("rendering") as report:
@@ -73,10 +72,11 @@ def audit(
             batch_size=batch_size,
             question_only=question_only,
             seed=seed,
+            source=source_of(data) if data else world.source,
+            command=command_line(),
             retry_failed=retry_on_error,
             progress=report,
         )
-    run.write_environment({"command": command_line(), "model": {"name": engine.name, "key": engine.key}})
 
     console.print(finding.notes[0], markup=False)
     shown = [name for name in finding.metrics if name.startswith(("accuracy", "gain_over_question_only"))]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from earnest.errors import EarnestError, ManifestError
 from earnest.example import Example, load_manifest
 from earnest.files import read_json_lines
 
-SPLITS: tuple[str, ...] = ("train", "validation", "test")
 WORLD_ITEMS = 300
 """Items of the world that are asked by default."""
 
@@ -39,6 +40,8 @@ class World:
         Raises:
             EarnestError: an unknown split, or a bank that is no folder.
         """
+        from earnest.world.synthesis import SPLITS
+
         if self.split not in SPLITS:
             raise EarnestError(f"split {self.split!r} is unknown: give one of {', '.join(SPLITS)}")
         if self.bank is not None and not self.bank.is_dir():
@@ -48,6 +51,12 @@ class World:
     def name(self) -> str:
         """As in "world-test-seed0-n300"."""
         return f"world-{self.split}-seed{self.seed}-n{self.n}"
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """What it is made of, for `resolved.toml`."""
+        bank = None if self.bank is None else str(self.bank.resolve())
+        return {"data": "the diagnostic world", "split": self.split, "world_seed": self.seed, "bank": bank}
 
     def make(self, folder: Path, progress: Callable[[int, int], None]) -> list[Example]:
         """Renders what is not there yet and reads it back."""
@@ -63,6 +72,12 @@ class World:
             progress=progress,
         )
         return read_data(manifest)
+
+
+def source_of(manifest: Path) -> dict[str, Any]:
+    """A manifest's path and the hash of its bytes, for `resolved.toml`."""
+    with manifest.open("rb") as file:
+        return {"data": str(manifest.resolve()), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def read_data(manifest: Path, limit: int | None = None) -> list[Example]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Protocol
 
@@ -54,6 +54,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def settings(self) -> Mapping[str, str]:
+        """What can change an answer beside the weights and the request, such as device and dtype."""
+        ...
+
+    @property
     def capabilities(self) -> Capabilities:
         """What this engine can do."""
         ...
@@ -62,6 +67,8 @@ class Engine(Protocol):
         self, conversations: Sequence[Conversation], sampling: Sampling | Sequence[Sampling]
     ) -> list[Completion]:
         """One completion for each conversation, in order; a fault of one item is that item's `Stop.FAILED`.
+
+        The hearing account is complete in every one of them: a failed one has its seconds given, too.
 
         Args:
             conversations: the requests.

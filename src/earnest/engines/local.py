@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from earnest.completion import Completion, Sampling, Stop
+from earnest.completion import Completion, Heard, Sampling, Stop
 from earnest.conversation import Audio, Conversation
 from earnest.engines.audio_cache import AudioCache, AudioKey
 from earnest.engines.decoding import Job, StopFinder, decode, left_pad, positions_of
@@ -88,6 +88,12 @@ class LocalEngine:
         )
 
     @property
+    def settings(self) -> dict[str, str]:
+        """Device and type of the weights."""
+        model: Any = self.family.model
+        return {"device": model.device.type, "dtype": str(model.dtype).removeprefix("torch.")}
+
+    @property
     def key(self) -> str:
         """Content key of the weights; a new one after they were trained in place."""
         self._notice_training()
@@ -113,7 +119,8 @@ class LocalEngine:
         for place, prompt in enumerate(self.family.render(conversations)):
             fault = prompt if isinstance(prompt, EarnestError) else self._beyond_context(prompt)
             if fault is not None:
-                done[place] = Completion(text="", stop=Stop.FAILED, error=str(fault))
+                given = Heard(seconds_given=conversations[place].audio_s)
+                done[place] = Completion(text="", stop=Stop.FAILED, heard=given, error=str(fault))
                 continue
             assert isinstance(prompt, Prompt)
             asked = self._within_context(samplings[place], prompt)
@@ -122,7 +129,9 @@ class LocalEngine:
             for batch in self._batches(items):
                 for item, completion in zip(batch, self._answer(batch), strict=True):
                     done[item.place] = completion
-        return [completion for completion in done if completion is not None]
+        completions = [completion for completion in done if completion is not None]
+        assert len(completions) == len(conversations), "a request was neither answered nor refused"
+        return completions
 
     def logprobs(
         self, conversations: Sequence[Conversation], continuations: Sequence[str | Sequence[int]]
@@ -222,6 +231,7 @@ class LocalEngine:
                 stop=reply.stop,
                 token_ids=tuple(reply.token_ids),
                 logprobs=tuple(reply.logprobs),
+                token_ends=self.family.token_ends(item.prompt.token_ids, reply.token_ids, reply.text),
                 prompt_tokens=len(item.prompt.token_ids),
                 heard=item.prompt.heard,
                 seconds=seconds,

@@ -300,6 +300,11 @@ class TokenBudget(_Typed):
         chunks = -(-num_samples // self.chunk_samples) if self.chunk_samples else 1
         return -(-num_samples // self.samples_per_token) + chunks * self.extra_per_chunk + self.extra_per_clip
 
+    def covered_samples(self, tokens: int, num_samples: int) -> int:
+        """Samples of a clip that its first `tokens` soft tokens stand for: all of them, unless it was cut."""
+        timeless = self.tokens(num_samples) - -(-num_samples // self.samples_per_token)
+        return min(num_samples, max(0, tokens - timeless) * self.samples_per_token)
+
 
 @strict
 class FusedConfig(PreTrainedConfig):

@@ -65,6 +65,8 @@ class FusedProcessor(ProcessorMixin):
         if time_marker_s is not None:
             if time_marker_s < 1 or time_marker_s != int(time_marker_s):
                 raise ModelError(f"time_marker_s {time_marker_s}: markers read MM:SS, so give whole seconds, or None")
+            if "{clock}" not in time_marker_format:
+                raise ModelError(f"time_marker_format {time_marker_format!r} names no moment: put {{clock}} into it")
             timeless = [n for n, b in self._budgets.items() if b.extra_per_chunk or b.extra_per_clip]
             if timeless:
                 raise ModelError(
@@ -104,13 +106,34 @@ class FusedProcessor(ProcessorMixin):
         """Soft tokens of a clip of `num_samples` samples at 16 kHz."""
         return self._budget(fine).tokens(num_samples)
 
+    def covered_samples(self, tokens: int, num_samples: int, fine: bool = False) -> int:
+        """Samples at 16 kHz that `tokens` soft tokens of a clip of `num_samples` samples stand for."""
+        return self._budget(fine).covered_samples(tokens, num_samples)
+
+    def max_audio_s(self) -> float | None:
+        """Where the last time marker's interval ends in a recording, in seconds; None without markers.
+
+        Raises:
+            ModelError: the tokenizer has not even a piece for the first moment.
+        """
+        if self.time_marker_s is None:
+            return None
+        self.time_token(0)
+        second = 0
+        while self._find(self._time_piece(second)) is not None:
+            second += int(self.time_marker_s)
+        return float(second)
+
     def time_token(self, second: int) -> int:
         """Id of the tokenizer's piece for a moment, "MM:SS" in `time_marker_format`.
 
         Raises:
             ModelError: the tokenizer has no such piece.
         """
-        return self._id(self.time_marker_format.format(clock=f"{second // 60:02d}:{second % 60:02d}"))
+        return self._id(self._time_piece(second))
+
+    def _time_piece(self, second: int) -> str:
+        return self.time_marker_format.format(clock=f"{second // 60:02d}:{second % 60:02d}")
 
     def audio_ids(self, num_samples: int, fine: bool = False, offset_s: float = 0.0) -> list[int]:
         """All tokens of one clip: start, time markers, placeholders, end.
@@ -150,10 +173,16 @@ class FusedProcessor(ProcessorMixin):
         return self._budgets[name]
 
     def _id(self, piece: str) -> int:
-        found: Any = self.tokenizer.convert_tokens_to_ids(piece)
-        if found is None or (found == self.tokenizer.unk_token_id and piece != self.tokenizer.unk_token):
+        found = self._find(piece)
+        if found is None:
             raise ModelError(f"the tokenizer has no piece {piece!r}; add it, or choose another in the processor config")
-        return int(found)
+        return found
+
+    def _find(self, piece: str) -> int | None:
+        """Id of a piece, None if the tokenizer does not have it."""
+        found: Any = self.tokenizer.convert_tokens_to_ids(piece)
+        unknown = found is None or (found == self.tokenizer.unk_token_id and piece != self.tokenizer.unk_token)
+        return None if unknown else int(found)
 
     # Texts
 

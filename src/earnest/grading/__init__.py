@@ -7,7 +7,7 @@ from earnest.grading.options import OptionMatch, match_option
 from earnest.grading.outcomes import Outcome, count
 from earnest.grading.record import Record, make_record
 from earnest.grading.refusal import refuses
-from earnest.grading.tags import Cited, Reply, parse_reply, parse_segments
+from earnest.grading.tags import Cited, Reply, answer_span, parse_reply, parse_segments
 
 __all__ = [
     "Cited",
@@ -17,6 +17,7 @@ __all__ = [
     "Record",
     "Reply",
     "abstains",
+    "answer_span",
     "count",
     "grade",
     "make_record",

@@ -104,6 +104,19 @@ def parse_reply(text: str) -> Reply:
     )
 
 
+def answer_span(text: str) -> tuple[int, int] | None:
+    """Where the answer that is graded stands in a reply, as [start, end) in characters.
+
+    None if there is no answer, or if it is pieced together around reasoning.
+    """
+    reply = parse_reply(text)
+    if not reply.answer:
+        return None
+    opening = r"<answer>\s*" if reply.tagged and _ANSWER_OPEN.search(text) else ""
+    found = list(re.finditer(f"{opening}({re.escape(reply.answer)})", text, re.IGNORECASE))
+    return found[-1].span(1) if found else None
+
+
 def parse_segments(text: str) -> tuple[Cited, ...]:
     """All closed `<seg>START, END</seg>` tags in order; times are seconds (`2.5`, `2.5 s`) or `MM:SS`.
 

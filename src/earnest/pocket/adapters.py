@@ -19,6 +19,7 @@ from earnest.fused.encoders import EarEncoder
 from earnest.pocket.batches import PackEncoder, Sequence, collate
 from earnest.pocket.clips import hear
 from earnest.pocket.curriculum import Exchange, Pack
+from earnest.pocket.greedy import as_shipped
 from earnest.pocket.schedule import one_cycle
 from earnest.pocket.stream import SLOT_S, Slot, time_slot
 from earnest.pocket.targets import TargetSettings, grouped, read
@@ -71,8 +72,8 @@ def assemble(llm: Path, ears: Path, settings: AdapterSettings) -> tuple[FusedMod
     tokenizer = AutoTokenizer.from_pretrained(llm)
     adapter = AdapterConfig(widths=(settings.width,) * 2, kernels=(5, 5), strides=(2, 2), residual_kernels=(3,))
     model = FusedModel.from_parts(
-        AutoModelForCausalLM.from_pretrained(llm, dtype=torch.float32),
-        {name: _without_heads(EarEncoder.from_pretrained(ears / name)) for name in EARS},
+        as_shipped(AutoModelForCausalLM.from_pretrained(llm, dtype=torch.float32)),
+        {name: as_shipped(_without_heads(EarEncoder.from_pretrained(ears / name))) for name in EARS},
         {
             "first": PassConfig(
                 adapters=dict.fromkeys(EARS, adapter),

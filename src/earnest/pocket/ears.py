@@ -15,6 +15,7 @@ from earnest.fused.configuration import EarConfig
 from earnest.fused.encoders import EarEncoder
 from earnest.pocket.clips import Heard, hear
 from earnest.pocket.schedule import one_cycle
+from earnest.training.checkpoint import Checkpointer
 from earnest.world.labels import CLASSES, frame_labels
 
 EVENT_TASKS: tuple[str, ...] = ("sound", "instrument", "pitch", "tempo")
@@ -74,8 +75,16 @@ def train(settings: EarSettings, out: Path, *, log: Callable[[str], None] = prin
     parameters = [parameter for ear, _ in ears.values() for parameter in ear.parameters()]
     optimiser = torch.optim.AdamW(parameters, settings.learning_rate, weight_decay=0.01)
     rng = np.random.default_rng(settings.seed)
+    checkpoint = Checkpointer(out / "checkpoint.pt")
+    first = 0
+    if state := checkpoint.load():
+        first, rng.bit_generator.state = state["step"], state["rng"]
+        optimiser.load_state_dict(state["optimiser"])
+        for name, (ear, _) in ears.items():
+            ear.load_state_dict(state[name])
+        log(f"goes on at step {first}")
     running: dict[str, float] = {}
-    for step in range(settings.steps):
+    for step in range(first, settings.steps):
         mel, target = _batch(pool, labels, settings, rng)
         loss = torch.zeros(())
         for ear, tasks in ears.values():
@@ -94,8 +103,13 @@ def train(settings: EarSettings, out: Path, *, log: Callable[[str], None] = prin
             parts = " ".join(f"{task} {value:.3f}" for task, value in running.items())
             log(f"step {step + 1} {parts} {time.time() - started:.0f} s")
             running = {}
+        if checkpoint.due(step):
+            states = {name: ear.state_dict() for name, (ear, _) in ears.items()}
+            rest = {"step": step + 1, "rng": rng.bit_generator.state, "optimiser": optimiser.state_dict()}
+            checkpoint.save(states | rest)
     for name, (ear, _) in ears.items():
         ear.eval().save_pretrained(out / name)
+    checkpoint.clear()
     return out
 
 

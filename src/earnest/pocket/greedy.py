@@ -5,8 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedModel
 
 from earnest.pocket.tokenizer import ASSISTANT, AUDIO_END, AUDIO_START, USER
+
+
+def as_shipped(model: PreTrainedModel) -> PreTrainedModel:
+    """The model with weights as float16 holds them, in float32: what is shipped is what wrote the targets."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.half().float())
+    return model
 
 
 class GreedyWriter:
@@ -24,23 +33,24 @@ class GreedyWriter:
 
         torch.set_num_threads(threads)
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        self.model = as_shipped(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)).eval()
         self.batch_size = batch_size
         self.max_new_tokens = max_new_tokens
 
     @torch.inference_mode()
-    def write(self, prompts: list[tuple[str | None, str]]) -> list[str]:
-        """Replies in the order of the prompts, without the end token."""
+    def write(self, prompts: list[tuple[str | None, str]]) -> list[str | None]:
+        """Replies in the order of the prompts, without the end token; None for one that was cut."""
         texts = [self.render(surrogate, user) for surrogate, user in prompts]
         ids = self.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
         order = sorted(range(len(texts)), key=lambda k: len(ids[k]))
-        replies = [""] * len(texts)
+        replies: list[str | None] = [None] * len(texts)
         for start in range(0, len(order), self.batch_size):
             chosen = order[start : start + self.batch_size]
             batch = self.tokenizer.pad({"input_ids": [ids[k] for k in chosen]}, padding=True, return_tensors="pt")
             output = self.model.generate(**batch, max_new_tokens=self.max_new_tokens, do_sample=False)
-            for k, row in zip(chosen, output[:, batch["input_ids"].shape[1] :], strict=True):
-                replies[k] = self.tokenizer.decode(row, skip_special_tokens=True).strip()
+            for k, row in zip(chosen, output[:, batch["input_ids"].shape[1] :].tolist(), strict=True):
+                if self.tokenizer.eos_token_id in row:
+                    replies[k] = self.tokenizer.decode(row, skip_special_tokens=True).strip()
         return replies
 
     @staticmethod

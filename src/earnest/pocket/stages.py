@@ -1,4 +1,4 @@
-"""Pocket's stages for recipes: text LLM, encoders, targets, adapters, ship."""
+"""Pocket's stages for recipes: text LLM (twice), encoders, targets, adapters, ship."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def _run_ship(settings: _ship.ShipSettings, context: Context) -> None:
 
 
 text_llm = Stage(_text_llm.TextLLMSettings, _run_text_llm)
-text_llm_second = Stage(_text_llm.SecondSettings, _run_second)
+text_llm_second = Stage(_text_llm.SecondSettings, _run_second, ("text-llm",))
 encoders = Stage(_ears.EarSettings, _run_encoders)
-targets = Stage(_targets.TargetSettings, _run_targets)
-adapters = Stage(_adapters.AdapterSettings, _run_adapters)
-ship = Stage(_ship.ShipSettings, _run_ship)
+targets = Stage(_targets.TargetSettings, _run_targets, ("text-llm-second",))
+adapters = Stage(_adapters.AdapterSettings, _run_adapters, ("text-llm-second", "encoders", "targets"))
+ship = Stage(_ship.ShipSettings, _run_ship, ("adapters",), always=True)

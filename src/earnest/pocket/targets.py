@@ -125,13 +125,19 @@ def _rows(numbers: range, settings: TargetSettings, writer: GreedyWriter) -> lis
         surrogate = scene_surrogate(scene)
         asked += [(number, surrogate, user) for user in users_of(scene, rng, settings.turns)]
     raw = writer.write([(surrogate, user) for _, surrogate, user in asked])
-    leaking = [k for k, reply in enumerate(raw) if LEAK.search(reply)]
-    edited = dict(zip(leaking, writer.write([(None, rephrase_prompt(raw[k])) for k in leaking]), strict=True))
-    return [Target(number, user, raw[k], *_judge(raw[k], edited.get(k))) for k, (number, _, user) in enumerate(asked)]
+    leaking = {k: reply for k, reply in enumerate(raw) if reply is not None and LEAK.search(reply)}
+    edits = writer.write([(None, rephrase_prompt(reply)) for reply in leaking.values()])
+    edited = dict(zip(leaking, edits, strict=True))
+    return [
+        Target(number, user, raw[k] or "", *_judge(raw[k], edited.get(k), leaks=k in edited))
+        for k, (number, _, user) in enumerate(asked)
+    ]
 
 
-def _judge(raw: str, edited: str | None) -> tuple[str | None, str]:
-    """The target and why it is one, or None and why not."""
+def _judge(raw: str | None, edited: str | None, *, leaks: bool) -> tuple[str | None, str]:
+    """The target and why it is one, or None and why not. A cut reply is no target: it would teach to stop there."""
+    if raw is None or (leaks and edited is None):
+        return None, "cut"
     if edited is None:
         return raw, "no leak"
     inner = re.fullmatch(r"\s*<answer>(.*)</answer>\s*", edited, re.DOTALL)

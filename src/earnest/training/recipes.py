@@ -6,13 +6,16 @@
     name = "text-llm"
     steps = 2400
 
-A stage reads what earlier stages left in `out`, writes its own folder there and is skipped when it is
-complete with the same numbers; an interrupted stage goes on from its checkpoint.
+A stage reads what the stages that it needs left in `out` and writes its own folder there. It is skipped when it
+is complete with the same numbers, its own and those of what it needs; an interrupted one goes on from its
+checkpoint. When a number changes, what was made with the old one is removed and made again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 import time
 import tomllib
 from collections.abc import Callable, Mapping
@@ -34,6 +37,10 @@ STAGES: dict[str, str] = {
 """Stage names and where they are: `module:attribute` of a `Stage`. A concern adds its own line."""
 
 
+MACHINE: tuple[str, ...] = ("threads", "workers")
+"""Settings that change how fast a stage is, not what it makes."""
+
+
 @dataclass(frozen=True)
 class Context:
     """What a stage is given.
@@ -53,10 +60,19 @@ class Context:
 
 @dataclass(frozen=True)
 class Stage:
-    """A step of a recipe: a frozen dataclass of numbers and what is done with them."""
+    """A step of a recipe.
+
+    Attributes:
+        settings: a frozen dataclass of numbers.
+        run: what is done with them.
+        needs: stages that must be complete before.
+        always: run even when complete: it is cheap and its result lies elsewhere.
+    """
 
     settings: type[Any]
     run: Callable[[Any, Context], None]
+    needs: tuple[str, ...] = ()
+    always: bool = False
 
 
 @dataclass(frozen=True)
@@ -150,35 +166,55 @@ def run(
     if only is not None and only not in names:
         raise RecipeError(f"{path} has no stage {only!r}; it has {', '.join(names)}")
     settings = {name: values for name, _, values in recipe.stages}
+    made: dict[str, str] = {}
     seconds: dict[str, float] = {}
     for name, stage, values in recipe.stages:
+        missing = [need for need in stage.needs if need not in made]
+        made[name] = _key(values, [made[need] for need in stage.needs if need in made])
         folder = root / name
         done = _read(folder / "stage.json")
-        if done.get("settings") == asdict(values) and done.get("complete"):
+        same = done.get("key") == made[name]
+        if same and done["complete"] and not stage.always:
             log(f"{name}: complete ({done['seconds']:.0f} s)")
             seconds[name] = done["seconds"]
             continue
         if only is not None and name != only:
             continue
-        spent = done["seconds"] if done.get("settings") == asdict(values) else 0.0
+        missing += [need for need in stage.needs if need in made and not _complete(root / need, made[need])]
+        if missing:
+            raise RecipeError(f"{path}: the stage {name!r} needs {', '.join(missing)}: run it before")
+        if not same:
+            shutil.rmtree(folder, ignore_errors=True)
+        spent = done["seconds"] if same and not stage.always else 0.0
         started = time.time()
         log(f"{name}: {values}")
         folder.mkdir(parents=True, exist_ok=True)
 
-        def report(text: str, name: str = name, started: float = started, spent: float = spent) -> None:
-            _write(root / name, settings[name], spent + time.time() - started, complete=False)
+        def note(complete: bool, name: str = name, started: float = started, spent: float = spent) -> float:
+            total = round(spent + time.time() - started, 1)
+            row = {"key": made[name], "settings": asdict(settings[name]), "seconds": total, "complete": complete}
+            (root / name / "stage.json").write_text(json.dumps(row, indent=1))
+            return total
+
+        def report(text: str, name: str = name, note: Callable[[bool], float] = note) -> None:
+            note(False)
             log(f"{name}: {text}")
 
         stage.run(values, Context(root, folder, settings, report))
-        seconds[name] = spent + time.time() - started
-        _write(folder, values, seconds[name], complete=True)
+        seconds[name] = note(True)
         log(f"{name}: complete ({seconds[name]:.0f} s)")
     return seconds
 
 
-def _write(folder: Path, values: Any, seconds: float, *, complete: bool) -> None:
-    row = {"settings": asdict(values), "seconds": round(seconds, 1), "complete": complete}
-    (folder / "stage.json").write_text(json.dumps(row, indent=1))
+def _key(values: Any, needed: list[str]) -> str:
+    """Tells what a stage makes: its numbers, but for those of the machine, and what it needs."""
+    numbers = {key: value for key, value in asdict(values).items() if key not in MACHINE}
+    return hashlib.sha256(json.dumps([numbers, needed], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _complete(folder: Path, key: str) -> bool:
+    row = _read(folder / "stage.json")
+    return bool(row) and row["complete"] and row.get("key") == key
 
 
 def _read(path: Path) -> dict[str, Any]:

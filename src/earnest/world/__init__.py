@@ -1,0 +1,1 @@
+"""A synthetic audio world with ground truth: scenes, their audio, their text, questions about them."""

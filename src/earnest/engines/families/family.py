@@ -51,7 +51,7 @@ class Family(ABC):
         language_model: the part that maps `inputs_embeds` or `input_ids` to logits (the LLM and its head).
         audio_token_id: the placeholder of one soft token, and of one audio part in a rendered text.
         sample_rate_hz: what the ear takes.
-        max_audio_s: longest clip in seconds, None for any; longer ones are refused, never cut.
+        max_audio_s: longest clip in seconds, None for any; longer ones are refused, never cut in silence.
         context_tokens: longest prompt and reply together, None if the model names no limit.
     """
 
@@ -103,6 +103,10 @@ class Family(ABC):
         """
 
     @abstractmethod
+    def heard_s(self, audio: Audio) -> float:
+        """Seconds of the clip that its placeholders in `audio_ids` stand for: less than all if it was cut."""
+
+    @abstractmethod
     def encode(self, audio: Sequence[Audio]) -> list[Tensor]:
         """Soft tokens [F, D] of each audio part, as many as its `audio_ids` hold placeholders."""
 
@@ -132,19 +136,45 @@ class Family(ABC):
 
     def reply_text(self, prompt_ids: Sequence[int], reply_ids: Sequence[int]) -> str:
         """Text of a reply. A reply that goes on in the middle of a sentence keeps the blank it begins with."""
+        return self._reply_texts(prompt_ids, [reply_ids])[0]
+
+    def token_ends(self, prompt_ids: Sequence[int], reply_ids: Sequence[int], text: str) -> tuple[int, ...]:
+        """Where each token of a reply ends in its text.
+
+        Args:
+            prompt_ids: what stands before.
+            reply_ids: [T].
+            text: of the reply.
+
+        Returns:
+            [T] rising places in characters. Tokens without text (the end of the turn) end where the text does.
+        """
+        begun = self._reply_texts(prompt_ids, [reply_ids[: count + 1] for count in range(len(reply_ids))])
+        ends = [min(len(part), len(text)) for part in begun]
+        # The bytes of one character are shown as several until it is whole.
+        for place in reversed(range(len(ends) - 1)):
+            ends[place] = min(ends[place], ends[place + 1])
+        return tuple(ends)
+
+    def _reply_texts(self, prompt_ids: Sequence[int], replies: Sequence[Sequence[int]]) -> list[str]:
+        """Texts of several replies to one prompt, or of one reply's beginnings."""
         context: list[int] = []
         outside = self.structural_token_ids | self.end_token_ids
         for token in reversed(prompt_ids[-CONTEXT_TOKENS:]):
             if token in outside:
                 break
             context.insert(0, token)
-        before, whole = self.tokenizer.batch_decode(
-            [context, [*context, *reply_ids]], skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
+        before, *wholes = self._decoded([context, *([*context, *reply] for reply in replies)])
         # A context that ends within a character decodes differently alone: then the reply stands by itself.
-        if not whole.startswith(before):
-            return self.tokenizer.decode(list(reply_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        return whole[len(before) :]
+        return [
+            whole[len(before) :] if whole.startswith(before) else self._decoded([reply])[0]
+            for whole, reply in zip(wholes, replies, strict=True)
+        ]
+
+    def _decoded(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        return self.tokenizer.batch_decode(
+            [list(row) for row in rows], skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
 
     def token_texts(self) -> list[str]:
         """Text of every token id by itself."""
@@ -166,14 +196,14 @@ class Family(ABC):
                     ids.append(token)
         except EarnestError as error:
             return error
-        seconds = sum(part.clip.duration_s for part in audio)
-        return Prompt(tuple(ids), audio, Heard(seconds, seconds, ids.count(self.audio_token_id)))
+        heard_s = sum(self.heard_s(part) for part in audio)
+        return Prompt(tuple(ids), audio, Heard(conversation.audio_s, heard_s, ids.count(self.audio_token_id)))
 
     def _audio_ids(self, audio: Audio) -> list[int]:
         if self.max_audio_s is not None and audio.clip.duration_s > self.max_audio_s:
             raise ModelError(
-                f"clip {audio.clip.source or audio.clip.key} lasts {audio.clip.duration_s:.1f} s, the model takes at "
-                f"most {self.max_audio_s:.1f} s: crop it"
+                f"clip {audio.clip.source or audio.clip.key} lasts {audio.clip.duration_s:.2f} s, the model takes at "
+                f"most {self.max_audio_s:.2f} s: crop it"
             )
         return self.audio_ids(audio)
 

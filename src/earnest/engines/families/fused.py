@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoProcessor
 
 from earnest.conversation import Audio, Conversation
 from earnest.engines.families.family import Family
+from earnest.errors import ModelError
 from earnest.fused.configuration import SAMPLE_RATE_HZ
 from earnest.fused.modeling import FusedModel
 from earnest.fused.processing import FusedProcessor
@@ -21,7 +22,8 @@ from earnest.fused.processing import FusedProcessor
 class FusedFamily(Family):
     """A fused model and its processor.
 
-    Long clips are chunked by the model itself, so there is no longest clip, only the LLM's context.
+    Long clips are chunked by the model itself. With time markers, the longest clip is what the tokenizer has pieces
+    for; without them only the LLM's context bounds it.
     """
 
     def __init__(self, model: FusedModel, processor: FusedProcessor) -> None:
@@ -31,7 +33,7 @@ class FusedFamily(Family):
         self.language_model = model.language_model
         self.audio_token_id = processor.audio_token_id
         self.sample_rate_hz = SAMPLE_RATE_HZ
-        self.max_audio_s = None
+        self.max_audio_s = processor.max_audio_s()
         text_config: Any = model.language_model.config.get_text_config(decoder=True)
         self.context_tokens = getattr(text_config, "max_position_embeddings", None)
         self._ends = _end_ids(model, self.tokenizer)
@@ -68,9 +70,26 @@ class FusedFamily(Family):
         return self.processor.render(conversation)
 
     def audio_ids(self, audio: Audio) -> list[int]:
-        """The processor's layout of a clip, with time markers if the model has them."""
-        count = self._samples(audio.clip.samples.size, audio.clip.sample_rate_hz)
-        return self._cached_ids(count, audio.fine, audio.clip.offset_s)
+        """The processor's layout of a clip, with time markers if the model has them.
+
+        Raises:
+            ModelError: no fine pass, or a crop from beyond the last time marker.
+        """
+        clip = audio.clip
+        end_s = clip.offset_s + clip.duration_s
+        # Half a sample: offsets and durations are sums of floats.
+        if self.max_audio_s is not None and end_s > self.max_audio_s + 0.5 / SAMPLE_RATE_HZ:
+            raise ModelError(
+                f"clip {clip.source or clip.key} ends {end_s:.2f} s into its recording, the model's time markers reach "
+                f"{self.max_audio_s:.2f} s: crop a shorter recording, or make a Clip of the samples alone"
+            )
+        return self._cached_ids(self._sample_count(audio), audio.fine, clip.offset_s)
+
+    def heard_s(self, audio: Audio) -> float:
+        """By the placeholders that the clip got, at the samples that one of them stands for."""
+        count = self._sample_count(audio)
+        tokens = self.audio_ids(audio).count(self.audio_token_id)
+        return audio.clip.duration_s * self.processor.covered_samples(tokens, count, audio.fine) / count
 
     def encode(self, audio: Sequence[Audio]) -> list[Tensor]:
         """Soft tokens of the model's first or fine pass."""
@@ -80,6 +99,9 @@ class FusedFamily(Family):
     def embed(self, token_ids: Tensor, audio: Sequence[Tensor]) -> Tensor:
         """The LLM's embeddings with soft tokens in place of the placeholders."""
         return self.model.embed(token_ids, audio)
+
+    def _sample_count(self, audio: Audio) -> int:
+        return self._samples(audio.clip.samples.size, audio.clip.sample_rate_hz)
 
 
 def _sample_count(samples: int, rate_hz: int) -> int:

@@ -1,0 +1,173 @@
+"""What a template is, and what templates share."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from earnest.world.timeline import Event, Scene
+
+Modality = Literal["sound", "music", "speech"]
+UNKNOWN = "i don't know"
+"""The answer to a question that the scene does not settle."""
+
+
+@dataclass(frozen=True)
+class Cite:
+    """An event as a reason: written with its time, or with its segment when re-listening is asked for."""
+
+    event: Event
+    with_speaker: bool = False
+
+
+Reason = tuple[str | Cite, ...]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What a template draws from a scene.
+
+    Attributes:
+        answer: the right answer.
+        reason: why, in the order in which it is said.
+        others: wrong answers to choose from; empty if the choices are fixed by `fixed`.
+        slots: what fills the wording.
+        fixed: closed set of choices (yes / no, the three pitches, ...).
+    """
+
+    answer: str
+    reason: Reason
+    others: Sequence[str] = ()
+    slots: dict[str, str] = field(default_factory=dict[str, str])
+    fixed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Template:
+    """One kind of question.
+
+    Attributes:
+        name: identifier, also the group in reports.
+        modality: what one must listen to.
+        hops: number of look-ups needed.
+        wordings: texts used in training; the last one is kept for validation.
+        held_out: texts used in the test split only.
+        draw: Draft from a scene, None if the scene cannot be asked this.
+    """
+
+    name: str
+    modality: Modality
+    hops: int
+    wordings: tuple[str, ...]
+    held_out: tuple[str, ...]
+    draw: Callable[[Scene, random.Random], Draft | None]
+
+    def wordings_of(self, split: str) -> tuple[str, ...]:
+        """The texts of one split: no wording is used in two of them."""
+        if split == "test":
+            return self.held_out
+        return self.wordings[-1:] if split == "validation" else self.wordings[:-1]
+
+
+TEMPLATES: dict[str, Template] = {}
+
+
+def template(
+    name: str, modality: Modality, hops: int, wordings: Iterable[str], held_out: Iterable[str]
+) -> Callable[[Callable[[Scene, random.Random], Draft | None]], Callable[[Scene, random.Random], Draft | None]]:
+    """Registers a template; see `Template`."""
+
+    def register(draw: Callable[[Scene, random.Random], Draft | None]) -> Callable[..., Draft | None]:
+        TEMPLATES[name] = Template(name, modality, hops, tuple(wordings), tuple(held_out), draw)
+        return draw
+
+    return register
+
+
+def names(events: Iterable[Event]) -> list[str]:
+    """Their names, in order."""
+    return [event.name for event in events]
+
+
+def plain_words(scene: Scene) -> list[Event]:
+    """The events that are one plainly spoken word."""
+    return [event for event in scene.of_kind("speech") if event.style == "words"]
+
+
+def only_words(scene: Scene) -> bool:
+    """Whether every voice says plain words only."""
+    return all(event.style == "words" for event in scene.of_kind("speech"))
+
+
+def untold(scene: Scene) -> bool:
+    """Whether no voice tells of a sound: what is heard and what is there are then the same."""
+    return all(event.style != "narration" for event in scene.of_kind("speech"))
+
+
+def unique(events: Sequence[Event]) -> list[Event]:
+    """Those whose name occurs once."""
+    heard = names(events)
+    return [event for event in events if heard.count(event.name) == 1]
+
+
+def cites(events: Iterable[Event]) -> Reason:
+    """Their citations, separated by commas."""
+    parts: list[str | Cite] = []
+    for event in events:
+        if parts:
+            parts.append(", ")
+        parts.append(Cite(event))
+    return tuple(parts)
+
+
+def then(first: Event, second: Event) -> Reason:
+    """Two citations, one after the other."""
+    return (Cite(first), ", then ", Cite(second))
+
+
+def wrong(events: Sequence[Event], pool: Sequence[str], answer: str, rng: random.Random) -> list[str]:
+    """Wrong answers: up to two that are heard as well, the rest from the pool."""
+    heard = [name for name in dict.fromkeys(names(events)) if name != answer and name in pool]
+    rng.shuffle(heard)
+    rest = [name for name in rng.sample(list(pool), 6) if name != answer and name not in heard[:2]]
+    return [*heard[:2], *rest][:3]
+
+
+COUNT_SHARES: dict[str, tuple[float, ...]] = {
+    "sound": (0.17, 0.276, 0.273, 0.165, 0.073),
+    "music": (0.189, 0.284, 0.244, 0.093, 0.028),
+    "speech": (0.175, 0.278, 0.266, 0.155, 0.075),
+}
+"""How often a scene that suits the modality holds 0, 1, 2, 3 or 4 events of it (measured on 6,000 plans)."""
+
+
+def counted(events: Sequence[Event], kind: Modality, none: str, rng: random.Random) -> Draft | None:
+    """How many: four consecutive numbers to choose from, 0 to 3 or 1 to 4, each of them right equally often.
+
+    Scenes hold small numbers more often than large ones; common counts are turned down at that rate, so that
+    the numbers offered tell nothing about the right one.
+    """
+    low = rng.randrange(2)
+    shares = COUNT_SHARES[kind][low : low + 4]
+    place = len(events) - low
+    if not 0 <= place < 4 or rng.random() > min(shares) / shares[place]:
+        return None
+    choices = tuple(str(number) for number in range(low, low + 4))
+    return Draft(str(len(events)), cites(events) or (none,), fixed=choices)
+
+
+def neighbours(
+    scene: Scene, pivots: Sequence[Event], answers: Sequence[Event], rng: random.Random, step: int
+) -> tuple[Event, Event] | None:
+    """A pivot heard once and the next (step 1) or previous (step -1) event among the answers."""
+    ordered = list(scene.events)
+    options: list[tuple[Event, Event]] = []
+    for pivot in pivots:
+        place = ordered.index(pivot)
+        rest = ordered[place + 1 :] if step > 0 else ordered[:place][::-1]
+        following = [event for event in rest if any(event is answer for answer in answers)]
+        if following and following[0].name != pivot.name:
+            options.append((pivot, following[0]))
+    return rng.choice(options) if options else None
