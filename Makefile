@@ -28,7 +28,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 		{ echo "earnest needs Python 3.11 or newer; name one: make PYTHON=/path/to/python3.11"; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet "$(TORCH)"
-	$(BIN)/pip install --quiet -c constraints.txt -e ".[train,dev]"
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
 	@touch $@
 
 demo: $(INSTALLED)

@@ -34,6 +34,7 @@ class FakeEngine:
         self.reply = reply
         self.name = name
         self.key = content_key(name)
+        self.settings = {"device": "none"}
         self.capabilities = Capabilities(continues_assistant=True)
         self.seconds = seconds
         self.log = log

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,10 @@ from tests.fakes import FakeEngine, constant, oracle
 
 from earnest.accuracy import audit, hearing_account
 from earnest.audio import Clip
-from earnest.completion import Completion, Sampling, Stop
-from earnest.conversation import Conversation
-from earnest.errors import ManifestError
+from earnest.completion import Sampling
+from earnest.errors import ManifestError, RecipeError
 from earnest.example import Example
+from earnest.finding import Metric
 from earnest.run import read_findings, read_metrics
 
 CHOICES = ("dog", "cat", "bell")
@@ -63,12 +64,8 @@ def test_audio_that_was_not_heard_is_the_first_note(tmp_path: Path) -> None:
     assert finding.metrics["heard"].value == 0.5
 
 
-def test_an_engine_that_fails_without_an_account_is_still_held_to_the_seconds_given(tmp_path: Path) -> None:
-    class Silent(FakeEngine):
-        def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Completion]:
-            return [Completion("", Stop.FAILED, error="no") for _ in conversations]
-
-    finding = audit(Silent(lambda _: None), examples(4), tmp_path)
+def test_what_failed_was_given_and_not_heard(tmp_path: Path) -> None:
+    finding = audit(FakeEngine(lambda _: None), examples(4), tmp_path)
     assert finding.notes[0].startswith("Heard 0.0 of 1.0 s of audio (0.0 %)")
     assert "NOT ALL WAS HEARD" in finding.notes[0]
 
@@ -96,6 +93,59 @@ def test_questions_about_one_clip_are_drawn_together(tmp_path: Path) -> None:
     assert together.high - together.low > alone.high - alone.low
 
 
+def test_every_interval_holds_the_questions_about_one_clip_together(tmp_path: Path) -> None:
+    asked = examples(24, clips=4)
+    # The same sound in another file is the same clip.
+    files = [asked[i].clip.save(tmp_path / f"{i}.wav") for i in range(12)]
+    asked = [replace(e, audio=(files[i],)) if i < 12 else e for i, e in enumerate(asked)]
+    asked = [replace(e, audio=(Clip.load(files[i % 4]),)) if i >= 12 else e for i, e in enumerate(asked)]
+    finding = audit(oracle(asked, {f"q{i}": "<answer> cat</answer>" for i in range(0, 24, 2)}), asked, tmp_path / "run")
+    methods = {name: metric.method for name, metric in finding.metrics.items() if name != "heard"}
+    assert all("clusters" in method for method in methods.values()), methods
+    assert {"accuracy.sound", "share.wrong", "official_mmau"} < methods.keys()
+    (table,) = [table for table in finding.tables if table.title == "Accuracy by snr db"]
+    intervals = [cell for row in table.rows for cell in row if isinstance(cell, Metric)]
+    assert {metric.method for metric in intervals} == {"wilson 95% over 1 clusters"}
+    assert all(metric.high - metric.low > 0.7 for metric in intervals)
+    # No reply failed, but four clips do not show that none ever does.
+    failed = finding.metrics["share.failed"]
+    assert (failed.value, failed.low, failed.n) == (0.0, 0.0, 24)
+    assert failed.high > 0.4
+
+
+def test_the_official_rule_reads_what_the_model_wrote(tmp_path: Path) -> None:
+    asked = examples(4)
+    finding = audit(oracle(asked, {"q0": "<answer>A</answer>", "q1": "It is B. cat"}), asked, tmp_path)
+    assert finding.metrics["accuracy"].value == 1.0
+    # It knows no letters: "A" is not "dog"; "cat" stands in the sentence.
+    assert finding.metrics["official_mmau"].value == 0.75
+
+
+def test_an_audit_from_python_settles_all_that_can_change_a_result(tmp_path: Path) -> None:
+    asked = examples(4)
+    engine = oracle(asked)
+    audit(engine, asked, tmp_path, source={"data": "my.jsonl"})
+    resolved = tomllib.loads((tmp_path / "resolved.toml").read_text())
+    assert resolved["model"] == "oracle"
+    assert resolved["weights"] == engine.key
+    assert resolved["question_only"] is False
+    assert resolved["engine"] == {"device": "none"}
+    assert resolved["sampling"]["max_new_tokens"] == 256
+    assert resolved["questions"]["n"] == 4 and resolved["questions"]["data"] == "my.jsonl"
+    names = {"completions.jsonl", "environment.json", "findings.json", "metrics.json", "records.jsonl", "resolved.toml"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    changed = [replace(asked[0], answer="cat"), *asked[1:]]
+    with pytest.raises(RecipeError, match=r"questions\.key"):
+        audit(engine, changed, tmp_path, source={"data": "my.jsonl"})
+    with pytest.raises(RecipeError, match="question_only is False there, True here"):
+        audit(engine, asked, tmp_path, source={"data": "my.jsonl"}, question_only=True)
+    with pytest.raises(RecipeError, match=r"sampling\.max_new_tokens is 256 there, 9 here"):
+        audit(engine, asked, tmp_path, source={"data": "my.jsonl"}, sampling=Sampling(max_new_tokens=9))
+    engine.settings = {"device": "cuda"}
+    with pytest.raises(RecipeError, match=r"engine\.device is 'none' there, 'cuda' here"):
+        audit(engine, asked, tmp_path, source={"data": "my.jsonl"})
+
+
 def test_tables_are_sorted_from_easy_to_hard(tmp_path: Path) -> None:
     finding = audit(constant("dog"), examples(), tmp_path)
     tables = {table.title: table for table in finding.tables}
@@ -120,7 +170,7 @@ def test_failures_are_asked_again_only_on_request(tmp_path: Path) -> None:
     failing = FakeEngine(lambda _: None, name="flaky")
     audit(failing, asked, tmp_path)
     healthy = constant("dog")
-    healthy.key = failing.key
+    healthy.key, healthy.name = failing.key, failing.name
     assert audit(healthy, asked, tmp_path).metrics["share.failed"].value == 1.0
     assert audit(healthy, asked, tmp_path, retry_failed=True).metrics["share.failed"].value == 0.0
 

@@ -4,29 +4,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 
-import numpy as np
 import pytest
 from tests.fakes import FakeEngine, constant
 
 from earnest.asking import ask, split_choices
 from earnest.audio import Clip
+from earnest.completion import Completion, Sampling
 from earnest.conversation import Conversation
-from earnest.engines import Capabilities
 from earnest.errors import AudioError, EarnestError
 
 CLIP = Clip.silence(2.0)
 
 
 class Probable(FakeEngine):
-    """Gives every token of a continuation the probability of its place: 1/2, 1/4, ..."""
+    """Says its pieces, each with its probability."""
 
-    continued: tuple[Conversation, str] | None = None
+    def __init__(self, *pieces: tuple[str, float]) -> None:
+        super().__init__(lambda _: "".join(text for text, _ in pieces))
+        self.pieces = pieces
 
-    def logprobs(self, conversations: Sequence[Conversation], continuations: Sequence[str]) -> list[object]:
-        self.continued = conversations[0], continuations[0]
-        return [np.log([2.0 ** -(i + 1) for i in range(len(continuations[0].split()))])]
+    def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Completion]:
+        return [
+            replace(
+                completion,
+                logprobs=tuple(math.log(probability) for _, probability in self.pieces),
+                token_ends=tuple(accumulate(len(text) for text, _ in self.pieces)),
+            )
+            for completion in super().generate(conversations, sampling)
+        ]
 
 
 @pytest.mark.parametrize(
@@ -51,18 +60,23 @@ def test_outcomes_have_honest_names(text: str, outcome: str, choices: tuple[str,
 def test_a_failed_request_says_why() -> None:
     reply = ask(FakeEngine(lambda _: None), CLIP, "What?")
     assert (reply.outcome, reply.detail) == ("failed", "too long for the fake")
+    assert (reply.heard.seconds_given, reply.seconds_heard) == (2.0, 0.0)
 
 
-def test_confidence_is_the_mean_probability_of_the_answers_tokens() -> None:
-    engine = Probable(lambda _: "<think> i hear it.</think><answer> red dog</answer>")
-    engine.capabilities = Capabilities(continues_assistant=True, logprobs=True)
-    reply = ask(engine, CLIP, "What?")
+def test_confidence_is_the_mean_probability_of_the_graded_answers_own_tokens() -> None:
+    before = (("<think>", 0.9), (" or <answer> red dog?", 0.3), ("</think>", 0.9), ("<answer>", 0.9))
+    answer = ((" ", 0.1), ("red", 0.5), (" dog", 0.25))
+    after = (("</answer>", 0.9), ("", 0.2))
+    reply = ask(Probable(*before, *answer, *after), CLIP, "What?")
+    assert (reply.outcome, reply.answer) == ("answered", "red dog")
     assert reply.confidence is not None
-    assert math.isclose(reply.confidence, (1 / 2 + 1 / 4) / 2)
-    assert engine.continued is not None
-    before, answer = engine.continued
-    assert before.last_text == "<think> i hear it.</think><answer>"
-    assert answer == " red dog"
+    assert math.isclose(reply.confidence, (0.5 + 0.25) / 2)
+
+
+def test_confidence_of_a_reply_without_tags_is_of_all_of_it() -> None:
+    reply = ask(Probable(("A", 0.5), (" dog.", 1.0)), CLIP, "What?", ("dog", "cat"))
+    assert reply.confidence == 0.75
+    assert ask(Probable(("I don't know.", 0.5)), CLIP, "What?").confidence is None
 
 
 def test_user_errors_come_before_the_model(tmp_path: Path) -> None:

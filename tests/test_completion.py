@@ -24,7 +24,7 @@ def test_sampling_out_of_range_names_the_value(wrong: dict):
 
 @pytest.mark.parametrize("logprobs", [None, (-0.1, -2.5e-7)])
 def test_completion_survives_json(logprobs):
-    completion = Completion("a\u2028ü", Stop.LENGTH, (1, 2), logprobs, 7, Heard(2.5, 2.0, 9), 0.1)
+    completion = Completion("a\u2028ü", Stop.LENGTH, (1, 2), logprobs, 7, Heard(2.5, 2.0, 9), 0.1, token_ends=(1, 3))
     assert Completion.from_json(json.loads(json.dumps(completion.to_json()))) == completion
 
 

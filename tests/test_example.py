@@ -82,6 +82,26 @@ def test_an_audio_file_without_samples_and_one_that_is_none(folder: Path):
     assert "line 2: audio 'text.wav' cannot be read as audio" in found[1]
 
 
+def test_every_clip_is_decoded_and_all_faults_come_together(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    import soundfile
+
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 16000).astype(np.float32)
+    whole = Clip(noise, 16000).flac_bytes()
+    (folder / "cut.flac").write_bytes(whole[: len(whole) // 2])
+    (folder / "cut.wav").write_bytes((folder / "a.wav").read_bytes()[:9000])
+    soundfile.write(folder / "nan.wav", np.array([0.0, np.nan], np.float32), 16000, subtype="FLOAT")
+    rows = [{**ROW, "audio": name} for name in ("cut.flac", "cut.wav", "nan.wav", "gone.wav", "a.wav", "nan.wav")]
+    loaded: list[Path] = []
+    load = Clip.load
+    monkeypatch.setattr(Clip, "load", lambda path: (loaded.append(path), load(path))[1])
+    for _ in range(2):
+        found = faults(jsonl(folder, *rows))
+        assert [fault.split(": ")[0] for fault in found] == ["line 1", "line 2", "lines 3, 6", "line 4"]
+        assert "cut.flac' cannot be used: " in found[0] and "cut off" in found[1]
+        assert "nan.wav' cannot be used: 1 of 2 samples are NaN" in found[2]
+    assert len(loaded) == len(set(loaded)) <= 4
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

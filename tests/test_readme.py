@@ -1,4 +1,4 @@
-"""Every command of the README parses, and the cheap ones run."""
+"""Every command of the README and of the pages in docs parses, and the cheap ones run."""
 
 from __future__ import annotations
 
@@ -15,11 +15,23 @@ from earnest.audio import Clip
 from earnest.cli import app, main
 from earnest.example import load_manifest
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
-COMMANDS = re.findall(r"^(?:    )?(earnest .*)$", README, re.MULTILINE)
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+def commands_of(page: str) -> list[str]:
+    """Commands in blocks of code, fenced or indented, without the environment's path."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()] + re.findall(r"^    (\S.*)$", page, re.MULTILINE)
+    return [line.removeprefix(".venv/bin/") for line in lines if re.match(r"(\.venv/bin/)?earnest ", line)]
+
+
+COMMANDS = commands_of(README)
+PAGES = {page.name: page.read_text() for page in sorted((ROOT / "docs").glob("*.md"))}
+PAGE_COMMANDS = [(name, command) for name, page in PAGES.items() for command in commands_of(page)]
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *(command for _, command in PAGE_COMMANDS)])
 def test_every_command_parses(command: str) -> None:
     words = shlex.split(command, comments=True)[1:]
     group = get_command(app)
@@ -32,9 +44,18 @@ def test_every_command_parses(command: str) -> None:
 
 def test_there_are_commands_and_every_make_target_exists() -> None:
     assert len(COMMANDS) >= 5
-    makefile = (Path(__file__).parents[1] / "Makefile").read_text()
-    for target in re.findall(r"^    make (\w+)", README, re.MULTILINE):
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+    assert {name for name, _ in PAGE_COMMANDS} >= {"audit.md", "pocket.md", "world.md"}
+    makefile = (ROOT / "Makefile").read_text()
+    for page in (README, *PAGES.values()):
+        for target in re.findall(r"^(?:    )?make (\w+)", page, re.MULTILINE):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+@pytest.mark.parametrize("name", ["../README.md", *PAGES])
+def test_links_to_pages_lead_somewhere(name: str) -> None:
+    page = ROOT / "docs" / name
+    for link in re.findall(r"\]\(([^):#]+\.md)", page.read_text()):
+        assert (page.parent / link).is_file(), link
 
 
 def test_the_world_command_makes_a_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

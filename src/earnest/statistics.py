@@ -23,7 +23,7 @@ _DRAWS_AT_ONCE = 4_000_000
 """Bound on the indices that are held at a time (32 MB)."""
 
 
-def wilson(successes: int, n: int, *, level: float = LEVEL, unit: str = "fraction") -> Metric:
+def wilson(successes: float, n: int, *, level: float = LEVEL, unit: str = "fraction") -> Metric:
     """A rate with Wilson's score interval (1927); nan with the interval [0, 1] for n = 0."""
     assert 0 <= successes <= n, f"{successes} successes of {n}"
     method = f"wilson {level:.0%}"
@@ -42,8 +42,8 @@ def wilson(successes: int, n: int, *, level: float = LEVEL, unit: str = "fractio
 def rate(flags: Sequence[bool], clusters: Sequence[str], *, seed: int = 0) -> Metric:
     """A rate with its interval: Wilson's for independent items, else over clusters.
 
-    Where all items agree, resamples of them are equal and would claim certainty: the interval is then Wilson's
-    for as many items as there are clusters.
+    Where all clusters are alike, or there is only one, their resamples are equal and would claim certainty: the
+    interval is then Wilson's for as many items as there are clusters.
 
     Args:
         flags: [N] one per item.
@@ -53,10 +53,11 @@ def rate(flags: Sequence[bool], clusters: Sequence[str], *, seed: int = 0) -> Me
     n, successes, independent = len(flags), sum(flags), len(set(clusters))
     if independent == n:
         return wilson(successes, n)
-    if 0 < successes < n:
-        return bootstrap([float(flag) for flag in flags], seed=seed, clusters=clusters)
-    metric = wilson(independent if successes else 0, independent)
-    return Metric(metric.value, metric.low, metric.high, n, f"{metric.method} over {independent} clusters", metric.unit)
+    drawn = bootstrap([float(flag) for flag in flags], seed=seed, clusters=clusters)
+    if drawn.low < drawn.high:
+        return drawn
+    alike = wilson(successes / n * independent, independent)
+    return Metric(drawn.value, alike.low, alike.high, n, f"{alike.method} over {independent} clusters", drawn.unit)
 
 
 def bootstrap(

@@ -174,9 +174,16 @@ def test_a_run_directory_of_another_run_is_refused(tmp_path: Path) -> None:
     manifest = write_manifest(tmp_path, 3)
     first = command(tmp_path / "log", 0.0, "--data", manifest, "--output", tmp_path / "run", "--no-report")
     subprocess.run(first, capture_output=True, check=True)
-    again = subprocess.run([*first, "--seed", "4"], capture_output=True, text=True, check=False)
+    faster = subprocess.run([*first, "--batch-size", "1", "--threads", "1"], capture_output=True, text=True, check=True)
+    assert "0 computed, 3 reused" in faster.stdout
+    again = subprocess.run([*first, "--seed", "4", "--question-only"], capture_output=True, text=True, check=False)
     assert again.returncode == 2
     assert "seed is 0 there, 4 here" in again.stderr
+    assert "question_only is False there, True here" in again.stderr
+    manifest.write_text(manifest.read_text().replace("number 2?", "number two?"))
+    changed = subprocess.run(first, capture_output=True, text=True, check=False)
+    assert changed.returncode == 2
+    assert "questions.sha256 is" in changed.stderr
 
 
 def test_a_threshold_sets_the_exit_code(tmp_path: Path) -> None:

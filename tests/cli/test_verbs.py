@@ -44,7 +44,7 @@ def test_ask_names_a_failure_and_is_no_crash(
     use(monkeypatch, FakeEngine(lambda _: None))
     clip = Clip.silence(2.0).save(tmp_path / "clip.wav")
     code, out = run(capsys, "ask", "pocket", str(clip), "Which animal?")
-    assert code == 0
+    assert code == 1
     assert "outcome    failed" in out
     assert "too long for the fake" in out
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tests.tiny import tiny_fused, tone
 
-from earnest.completion import Sampling, Stop
+from earnest.completion import Heard, Sampling, Stop
 from earnest.conversation import Audio, Conversation
 from earnest.engines import load, require
 from earnest.engines.families.family import find_family
@@ -132,12 +132,60 @@ def test_the_hearing_account(engine: LocalEngine, conversations: list[Conversati
     assert completions[5].heard.seconds_given == pytest.approx(4.25)
 
 
+def test_seconds_that_a_processor_cuts_are_not_heard(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    family: Any = engine.family
+    budgets, audio_ids, encode = family.processor.budgets, family._cached_ids, family.encode
+    tokens = 32_000 // budgets["first"]["samples_per_token"]
+
+    def cut_ids(num_samples: int, fine: bool, offset_s: float) -> list[int]:
+        return audio_ids(min(num_samples, tokens * budgets["first"]["samples_per_token"]), fine, offset_s)
+
+    monkeypatch.setattr(family, "_cached_ids", cut_ids)
+    monkeypatch.setattr(family, "encode", lambda audio: [soft[:tokens] for soft in encode(audio)])
+    long, short = engine.generate(
+        [Conversation().user(Audio(tone(440, seconds)), "?") for seconds in (9.0, 1.5)], Sampling(max_new_tokens=1)
+    )
+    assert long.heard.seconds_given == 9.0
+    assert long.heard.seconds_heard == pytest.approx(tokens * budgets["first"]["samples_per_token"] / 16_000)
+    assert short.heard.seconds_given == short.heard.seconds_heard == 1.5
+
+
+def test_the_tokens_of_a_reply_end_where_its_text_goes_on(
+    engine: LocalEngine, conversations: list[Conversation]
+) -> None:
+    for completion in engine.generate(conversations, replace(GREEDY, temperature=1.0)):
+        ends = completion.token_ends
+        assert len(ends) == len(completion.token_ids)
+        assert list(ends) == sorted(ends)
+        assert ends[-1] == len(completion.text)
+    tokenizer: Any = engine.family.tokenizer
+    ids = tokenizer("It is <answer>é dog</answer>")["input_ids"]
+    text = "It is <answer>é dog</answer>"
+    starts = (0, *engine.family.token_ends([], ids, text)[:-1])
+    pieces = [text[start:end] for start, end in zip(starts, engine.family.token_ends([], ids, text), strict=True)]
+    assert pieces[6] == "<answer>"
+    assert "".join(pieces) == text
+
+
 def test_a_crop_carries_the_markers_of_its_place(engine: LocalEngine) -> None:
     clip = tone(440, 5.0)
     tokenizer: Any = engine.family.tokenizer
     ids = engine.family.audio_ids(Audio(clip.crop(2.5, 4.5), fine=True))
     said = [token for token in tokenizer.convert_ids_to_tokens(ids) if token != "<audio>"]
     assert said == ["<start_audio>", "00:02", "00:03", "00:04", "<end_audio>"]
+
+
+def test_the_longest_clip_is_what_there_are_time_markers_for(engine: LocalEngine, tmp_path: Path) -> None:
+    assert engine.family.max_audio_s == 40.0
+    asked = [
+        Conversation().user(Audio(tone(440, 40.0)), "?"),
+        Conversation().user(Audio(tone(440, 60.0).crop(30.0, 40.0)), "?"),
+        Conversation().user(Audio(tone(440, 60.0).crop(35.0, 45.0)), "?"),
+    ]
+    completions = engine.generate(asked, Sampling(max_new_tokens=1))
+    assert [c.stop for c in completions] == [Stop.LENGTH, Stop.LENGTH, Stop.FAILED]
+    assert "ends 45.00 s into its recording, the model's time markers reach 40.00 s" in completions[2].error
+    assert load(str(tiny_fused(tmp_path, time_marker_s=None)), device="cpu", threads=1).family.max_audio_s is None
 
 
 def test_each_distinct_clip_is_encoded_once(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +265,8 @@ def test_an_item_that_fails_leaves_the_others_alone(tmp_path: Path, conversation
     completions = engine.generate([*faulty[:2], *conversations[:2], *faulty[2:]], GREEDY)
     assert [c.stop == Stop.FAILED for c in completions] == [True, True, False, False, True, True]
     assert "'<audio>'" in completions[0].error
-    assert "00:40" in completions[1].error
+    assert "lasts 50.00 s, the model takes at most 40.00 s: crop it" in completions[1].error
+    assert completions[1].heard == Heard(50.0, 0.0, 0)
     assert "132 tokens" in completions[4].error and "fewer than 120" in completions[4].error
     assert "nothing to reply to" in completions[5].error
     assert list(completions[3].token_ids) == one_by_one(engine, conversations[1])

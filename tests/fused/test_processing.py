@@ -52,6 +52,9 @@ def test_markers_off_and_sparse(tokenizer: Any) -> None:
     assert words(sparse, sparse.audio_ids(40_000, offset_s=1.0)).split().count("00:02") == 1
     with pytest.raises(ModelError, match=r"time_marker_s 0\.5"):
         FusedProcessor.from_config(pocket_config(), tokenizer, time_marker_s=0.5)
+    with pytest.raises(ModelError, match=r"names no moment: put \{clock\}"):
+        FusedProcessor.from_config(pocket_config(), tokenizer, time_marker_s=1, time_marker_format="now")
+    assert (plain.max_audio_s(), sparse.max_audio_s()) == (None, 100.0)
     with pytest.raises(ModelError, match="cannot be placed in pass first"):
         FusedProcessor.from_config(large_config({"kind": "perceiver"}), tokenizer, time_marker_s=1)
     with pytest.raises(ModelError, match="no piece '<sound>'"):

@@ -181,8 +181,9 @@ class FusedProcessor(ProcessorMixin):
     def _find(self, piece: str) -> int | None:
         """Id of a piece, None if the tokenizer does not have it."""
         found: Any = self.tokenizer.convert_tokens_to_ids(piece)
-        unknown = found is None or (found == self.tokenizer.unk_token_id and piece != self.tokenizer.unk_token)
-        return None if unknown else int(found)
+        if found is None or (found == self.tokenizer.unk_token_id and piece != self.tokenizer.unk_token):
+            return None
+        return int(found)
 
     # Texts
 

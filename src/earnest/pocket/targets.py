@@ -41,7 +41,7 @@ class TargetSettings:
         threads: of the LLM.
     """
 
-    scenes: int = 5000
+    scenes: int = 4000
     turns: int = 5
     seed: int = 20
     batch_size: int = 256
