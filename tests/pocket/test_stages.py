@@ -82,7 +82,7 @@ def test_every_stage_runs_and_the_result_answers(tmp_path: Path) -> None:
     # An untrained LLM writes nothing that could be learned: the reference replies of two clips stand in.
     rows = [Target(k, "is there a dog?", "<answer> no</answer>", "<answer> no</answer>", "no leak") for k in (0, 2)]
     path.write_text("".join(json.dumps(row.__dict__) + "\n" for row in rows))
-    small = AdapterSettings(width=16, steps=2, batch_size=2, workers=1, threads=1)
+    small = AdapterSettings(width=16, warm_steps=2, steps=2, batch_size=2, workers=1, threads=1)
     folder = adapters.train(small, source, tmp_path, tmp_path / "adapters", log=_quiet)
     engine = earnest.load(str(folder), threads=1)
     reply = earnest.ask(engine, Clip.silence(2.5), "is there a dog?", max_new_tokens=4)

@@ -38,7 +38,7 @@ def test_the_answer_is_among_distinct_choices() -> None:
 
 
 @pytest.mark.parametrize("item", random.Random(0).sample(ITEMS, 600), ids=lambda item: item.question.template)
-def test_an_independent_reader_of_the_timeline_agrees(item) -> None:  # noqa: ANN001
+def test_an_independent_reader_of_the_timeline_agrees(item) -> None:
     assert solve(item.scene, item.question) == item.question.answer
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +22,11 @@ from earnest.pocket.clips import hear
 from earnest.pocket.curriculum import Exchange, Pack
 from earnest.pocket.greedy import as_shipped
 from earnest.pocket.schedule import one_cycle
-from earnest.pocket.stream import SLOT_S, Slot, time_slot
+from earnest.pocket.stream import SLOT_S, Slot, scene_stream, time_slot
 from earnest.pocket.targets import TargetSettings, grouped, read
 from earnest.pocket.tokenizer import AUDIO, AUDIO_END, AUDIO_START, BLANK, TIME
 from earnest.training.checkpoint import Checkpointer
+from earnest.world.timeline import Scene
 
 HOP = 256
 EARS: tuple[str, ...] = ("events", "speech")
@@ -37,7 +39,9 @@ class AdapterSettings:
     Attributes:
         width: channels of the adapters.
         head: align (softmax over the LLM's vocabulary times its embeddings) or linear.
-        steps: optimiser steps.
+        warm_steps: steps before the others in which an align head learns to write the streams that the LLM was
+            taught to read, from the ears' own labels; 0 for none.
+        steps: optimiser steps through the LLM.
         batch_size: clips a step, each with all its questions.
         learning_rate: peak of the cycle.
         seed: of weights and order.
@@ -47,7 +51,8 @@ class AdapterSettings:
 
     width: int = 192
     head: str = "align"
-    steps: int = 900
+    warm_steps: int = 300
+    steps: int = 800
     batch_size: int = 16
     learning_rate: float = 2e-3
     seed: int = 30
@@ -57,11 +62,20 @@ class AdapterSettings:
 
 @dataclass(frozen=True)
 class Example:
-    """A clip's frozen frames [F, C] float16 per ear, its length in samples and its packed sequence."""
+    """A clip as the adapters are trained on it.
+
+    Attributes:
+        frames: frozen frames [F, C] of each ear.
+        samples: its length at 16 kHz.
+        sequence: its packed exchanges.
+        stream: its timeline as a stream, a mixture of two pieces for each soft token: ids [n, 2] and the share
+            of the second [n].
+    """
 
     frames: tuple[npt.NDArray[np.float16], ...]
     samples: int
     sequence: Sequence
+    stream: tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
 
 
 def assemble(llm: Path, ears: Path, settings: AdapterSettings) -> tuple[FusedModel, FusedProcessor]:
@@ -131,18 +145,49 @@ def prepare(
         exchanges = tuple(Exchange(row.user, row.target or "") for row in rows[number])
         [sequence] = encoder.encode([Pack(audio_slots(tokens), exchanges)])
         frames = tuple(frame.to(torch.float16).numpy() for frame in hidden)
-        examples.append(Example(frames, samples, sequence))
+        examples.append(Example(frames, samples, sequence, _stream(heard.scene, tokens, encoder, number)))
     return examples
+
+
+def _stream(
+    scene: Scene, tokens: int, encoder: PackEncoder, number: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """The clip's timeline in `tokens` slots, without the times."""
+    slots = [slot for slot in scene_stream(scene, random.Random(number), robust=False) if slot[0][:2] != TIME[:2]]
+    slots = [*slots, *[Slot(BLANK, BLANK, 0.0)] * tokens][:tokens]
+    ids = [[encoder.vocabulary[slot.piece], encoder.vocabulary[slot.other]] for slot in slots]
+    return np.array(ids, np.int64), np.array([slot.share for slot in slots], np.float32)
+
+
+def _hidden(examples: list[Example]) -> list[torch.Tensor | None]:
+    return [
+        pad_sequence([torch.from_numpy(e.frames[ear]).float() for e in examples], batch_first=True)
+        for ear in range(len(EARS))
+    ]
+
+
+def warm_loss(model: FusedModel, examples: list[Example]) -> torch.Tensor:
+    """Cross-entropy of the align head's mixtures against the clips' streams."""
+    written: list[Any] = []
+    audio_pass: Any = model.passes["first"]
+
+    def keep(_module: torch.nn.Module, _given: Any, logits: Any) -> None:
+        written.append(logits)
+
+    hook = audio_pass.head.linear.register_forward_hook(keep)
+    model.adapt(_hidden(examples), torch.tensor([e.samples for e in examples]), "first")
+    hook.remove()
+    logits = torch.cat([row[: len(e.stream[1])] for row, e in zip(written[0], examples, strict=True)])
+    ids = torch.from_numpy(np.concatenate([e.stream[0] for e in examples]))
+    shares = torch.from_numpy(np.concatenate([e.stream[1] for e in examples]))
+    logp = logits.log_softmax(-1).gather(1, ids)
+    return -((1 - shares) * logp[:, 0] + shares * logp[:, 1]).mean()
 
 
 def loss_of(model: FusedModel, examples: list[Example]) -> torch.Tensor:
     """Mean cross-entropy over the targets' tokens; gradients reach the adapters alone."""
     batch = collate([example.sequence for example in examples])
-    hidden = [
-        pad_sequence([torch.from_numpy(e.frames[ear]).float() for e in examples], batch_first=True)
-        for ear in range(len(EARS))
-    ]
-    soft = model.adapt(hidden, torch.tensor([e.samples for e in examples]), "first")
+    soft = model.adapt(_hidden(examples), torch.tensor([e.samples for e in examples]), "first")
     embedded = model.embed(batch.ids, soft)
     states = model.language_model.model(inputs_embeds=embedded, use_cache=False).last_hidden_state
     learned = batch.targets >= 0
@@ -185,17 +230,21 @@ def train(
         rng.setstate(state["rng"])
         log(f"goes on at step {first}")
     running = 0.0
-    for step in range(first, settings.steps):
+    # One loop for both: first the warm steps, then those through the LLM, each with its own cycle.
+    total = settings.warm_steps + settings.steps
+    for step in range(first, total):
+        warm = step < settings.warm_steps
         if not queue:
             chosen = rng.sample(range(len(examples)), min(len(examples), 8 * settings.batch_size))
             chosen.sort(key=lambda k: len(examples[k].sequence.ids))
             queue = [chosen[k : k + settings.batch_size] for k in range(0, len(chosen), settings.batch_size)]
             rng.shuffle(queue)
-        loss = loss_of(model, [examples[k] for k in queue.pop()])
+        loss = (warm_loss if warm else loss_of)(model, [examples[k] for k in queue.pop()])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         for group in optimiser.param_groups:
-            group["lr"] = settings.learning_rate * one_cycle(step, settings.steps)
+            cycle = (step, settings.warm_steps) if warm else (step - settings.warm_steps, settings.steps)
+            group["lr"] = settings.learning_rate * one_cycle(*cycle)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         running += loss.item()
@@ -212,7 +261,7 @@ def train(
                     "rng": rng.getstate(),
                 }
             )
-    model.to(torch.float16).save_pretrained(out)
+    model.half().save_pretrained(out)
     processor.save_pretrained(out)
     checkpoint.clear()
     return out

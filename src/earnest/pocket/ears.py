@@ -113,24 +113,6 @@ def train(settings: EarSettings, out: Path, *, log: Callable[[str], None] = prin
     return out
 
 
-def frame_accuracy(folder: Path, split: str, seed: int, scenes: int, *, workers: int = 2) -> dict[str, float]:
-    """Share of active frames that each task names correctly, on a split's scenes."""
-    ears = [EarEncoder.from_pretrained(folder / name).eval() for name in ("events", "speech")]
-    right: dict[str, int] = dict.fromkeys(CLASSES, 0)
-    active: dict[str, int] = dict.fromkeys(CLASSES, 0)
-    for heard in hear("ears", split, seed, scenes, workers=workers):
-        labels = _labels(heard)
-        mel = torch.from_numpy(heard.mel).float()[None]
-        with torch.inference_mode():
-            for ear in ears:
-                for task, logits in ear(mel).logits.items():
-                    truth = torch.from_numpy(labels[task])
-                    named = truth > 0
-                    right[task] += int((logits[0].argmax(-1) == truth)[named].sum())
-                    active[task] += int(named.sum())
-    return {task: right[task] / max(1, active[task]) for task in CLASSES}
-
-
 def _labels(heard: Heard) -> dict[str, np.ndarray]:
     frames = -(-len(heard.mel) // 4)
     return {task: row.astype(np.int16) for task, row in frame_labels(heard.scene, frames, FRAME_S).items()}

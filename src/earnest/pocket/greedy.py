@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -32,8 +33,8 @@ class GreedyWriter:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         torch.set_num_threads(threads)
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.model = as_shipped(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)).eval()
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        self.model: Any = as_shipped(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)).eval()
         self.batch_size = batch_size
         self.max_new_tokens = max_new_tokens
 

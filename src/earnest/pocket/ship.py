@@ -54,16 +54,15 @@ def ship(
     size = sum(path.stat().st_size for path in files)
     if size > MAX_BYTES:
         raise RecipeError(f"{source} takes {size / 2**20:.1f} MiB; at most {MAX_BYTES / 2**20:.0f} are shipped")
-    card = {
-        name: {"settings": asdict(values), "seconds": json.loads((root / name / "stage.json").read_text())["seconds"]}
-        for name, values in stages.items()
-        if name != "ship"
+    seconds: dict[str, float] = {
+        name: json.loads((root / name / "stage.json").read_text())["seconds"] for name in stages if name != "ship"
     }
+    card = {name: {"settings": asdict(stages[name]), "seconds": spent} for name, spent in seconds.items()}
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for path in files:
         if path.name != "stage.json":
             shutil.copyfile(path, target / path.name)
     (target / CARD).write_text(json.dumps(card, indent=1) + "\n")
-    log(f"{size / 2**20:.1f} MiB in {target}, trained in {sum(row['seconds'] for row in card.values()) / 60:.1f} min")
+    log(f"{size / 2**20:.1f} MiB in {target}, trained in {sum(seconds.values()) / 60:.1f} min")
     return target

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import random
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
 
 from earnest.errors import RecipeError
 from earnest.pocket.batches import Batch, PackEncoder, by_length, collate
-from earnest.pocket.curriculum import Exchange, Mix, Pack, draw_pack, prompt
+from earnest.pocket.curriculum import Mix, draw_pack
 from earnest.pocket.schedule import one_cycle
-from earnest.pocket.stream import scene_stream
-from earnest.pocket.tokenizer import build_tokenizer
+from earnest.pocket.tokenizer import END, PAD, build_tokenizer
 from earnest.training.checkpoint import Checkpointer
 from earnest.training.muon import Muon
-from earnest.world.items import Item
-from earnest.world.surrogates import scene_surrogate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
@@ -110,8 +106,8 @@ def new_model(tokenizer: PreTrainedTokenizerFast, settings: TextLLMSettings) -> 
         head_dim=32,
         tie_word_embeddings=True,
         max_position_embeddings=2048,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.get_vocab()[PAD],
+        eos_token_id=tokenizer.get_vocab()[END],
         bos_token_id=None,
     )
     return Qwen3ForCausalLM(config)
@@ -119,7 +115,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast, settings: TextLLMSettings) -> 
 
 def mixed_embeddings(model: Qwen3ForCausalLM, batch: Batch, noise: float) -> torch.Tensor:
     """Embeddings [B, T, D] of a batch: mixtures of two pieces, noise on stream slots."""
-    table = model.get_input_embeddings()
+    table = cast(torch.nn.Embedding, model.get_input_embeddings())
     shares = batch.shares[..., None]
     embedded = table(batch.ids) * (1 - shares) + table(batch.others) * shares
     if noise:
@@ -221,56 +217,3 @@ def _check_same_pieces(tokenizer: PreTrainedTokenizerFast, start: Path) -> None:
 
     if AutoTokenizer.from_pretrained(start).get_vocab() != tokenizer.get_vocab():
         raise RecipeError(f"{start} was trained with other pieces than today's tokenizer: train its stage again")
-
-
-@torch.no_grad()
-def oracle(
-    model: Qwen3ForCausalLM,
-    tokenizer: PreTrainedTokenizerFast,
-    items: list[Item],
-    *,
-    form: str,
-    batch_size: int = 128,
-    seed: int = 0,
-) -> dict[str, list[bool]]:
-    """Greedy answers of the text LLM from the timeline's text: template -> right or wrong per item.
-
-    Args:
-        model: the text LLM.
-        tokenizer: its tokenizer.
-        items: questions with scenes.
-        form: "text" (surrogate), "stream" or "robust".
-        batch_size: sequences decoded together.
-        seed: of the stream's mixtures.
-    """
-    encoder = PackEncoder(tokenizer)
-    device = str(model.device)
-    rng = random.Random(seed)
-    right: dict[str, list[bool]] = defaultdict(list)
-    packs = [
-        Pack(
-            scene_surrogate(item.scene) if form == "text" else scene_stream(item.scene, rng, robust=form == "robust"),
-            (Exchange(prompt(item.question), ""),),
-        )
-        for item in items
-    ]
-    sequences = encoder.encode(packs)
-    order = sorted(range(len(items)), key=lambda k: len(sequences[k].ids))
-    for at in range(0, len(order), batch_size):
-        chosen = order[at : at + batch_size]
-        rows = [sequences[k] for k in chosen]
-        batch = collate(rows, device)
-        embedded = mixed_embeddings(model, batch, 1.0 if form == "robust" else 0.0)
-        lengths = [len(row.ids) - 1 for row in rows]
-        width = max(lengths)
-        left = torch.zeros(len(rows), width, embedded.shape[-1], device=device)
-        mask = torch.zeros(len(rows), width, dtype=torch.long, device=device)
-        for row, length in enumerate(lengths):
-            left[row, width - length :] = embedded[row, :length]
-            mask[row, width - length :] = 1
-        output = model.generate(inputs_embeds=left, attention_mask=mask, max_new_tokens=72, do_sample=False)
-        for k, ids in zip(chosen, output.tolist(), strict=True):
-            text = tokenizer.decode(ids, skip_special_tokens=True)
-            answer = text.split("<answer>")[-1].split("</answer>")[0].strip() if "<answer>" in text else ""
-            right[items[k].question.template].append(answer == items[k].question.answer)
-    return right

@@ -85,4 +85,5 @@ class Scene:
     def from_json(row: dict[str, Any]) -> Scene:
         """Inverse of `to_json`."""
         events = tuple(Event(**event) for event in row["events"])
-        return Scene(**{**row, "events": events})
+        rest: dict[str, Any] = {key: value for key, value in row.items() if key != "events"}
+        return Scene(events=events, **rest)
