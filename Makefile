@@ -40,7 +40,7 @@ test: $(INSTALLED)
 check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 pocket: $(INSTALLED)
 	$(BIN)/earnest train recipes/pocket/base.toml
