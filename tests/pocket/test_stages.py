@@ -14,7 +14,7 @@ from earnest.pocket import adapters, ears, targets, text_llm
 from earnest.pocket.adapters import AdapterSettings
 from earnest.pocket.ears import EarSettings
 from earnest.pocket.targets import Target, TargetSettings
-from earnest.pocket.text_llm import SecondSettings, TextLLMSettings
+from earnest.pocket.text_llm import TextLLMSettings
 from earnest.pocket.tokenizer import build_tokenizer
 from earnest.training.checkpoint import Checkpointer
 
@@ -60,14 +60,6 @@ def test_a_killed_text_llm_resumes_to_the_same_weights(tmp_path: Path, monkeypat
     assert not (tmp_path / "killed" / "checkpoint.pt").exists()
 
 
-def test_the_second_stage_begins_with_the_first(tmp_path: Path) -> None:
-    text_llm.train(LLM, tmp_path / "first", log=_quiet)
-    second = SecondSettings(layers=1, steps=1, batch_size=2, turns=2, threads=1, learning_rate=0.0, muon_rate=0.0)
-    text_llm.train(second, tmp_path / "second", start=tmp_path / "first", log=_quiet)
-    before, after = _weights(tmp_path / "first"), _weights(tmp_path / "second")
-    assert all(torch.equal(before[name], after[name]) for name in before)
-
-
 def test_every_stage_runs_and_the_result_answers(tmp_path: Path) -> None:
     """A whole rebuild in miniature, ending in a folder that `earnest.load` takes."""
     import earnest
@@ -75,9 +67,9 @@ def test_every_stage_runs_and_the_result_answers(tmp_path: Path) -> None:
 
     ears_settings = EarSettings(scenes=6, steps=2, batch_size=2, event_width=16, speech_width=16, blocks=1, workers=1)
     source = TargetSettings(scenes=4, turns=2, threads=1)
-    text_llm.train(LLM, tmp_path / "text-llm-second", log=_quiet)
+    text_llm.train(LLM, tmp_path / "text-llm", log=_quiet)
     ears.train(replace(ears_settings, threads=1), tmp_path / "encoders", log=_quiet)
-    targets.write(source, tmp_path / "text-llm-second", tmp_path / "targets", log=_quiet)
+    targets.write(source, tmp_path / "text-llm", tmp_path / "targets", log=_quiet)
     path = tmp_path / "targets" / "targets.jsonl"
     # An untrained LLM writes nothing that could be learned: the reference replies of two clips stand in.
     rows = [Target(k, "is there a dog?", "<answer> no</answer>", "<answer> no</answer>", "no leak") for k in (0, 2)]

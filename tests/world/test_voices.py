@@ -28,7 +28,7 @@ def test_there_are_enough_voices_and_none_speaks_in_two_splits():
     assert len({voice.name for voice in VOICES}) == len(VOICES) >= 20
     for split, least in zip(SPLITS, (12, 4, 4), strict=True):
         men, women = (voices_of(split, gender) for gender in SPEAKERS)
-        assert len(men) == len(women) and len(men) + len(women) >= least
+        assert min(len(men), len(women)) >= least // 2
         assert cast_of(split) == {"man": [v.name for v in men], "woman": [v.name for v in women]}
     timbres = {split: {v.espeak.partition("+")[2] for v in VOICES if v.split == split} for split in SPLITS}
     assert not timbres["train"] & timbres["validation"] | timbres["train"] & timbres["test"]

@@ -26,6 +26,7 @@ from earnest.pocket.stream import SLOT_S, Slot, scene_stream, time_slot
 from earnest.pocket.targets import TargetSettings, grouped, read
 from earnest.pocket.tokenizer import AUDIO, AUDIO_END, AUDIO_START, BLANK, TIME
 from earnest.training.checkpoint import Checkpointer
+from earnest.training.optimisers import Optimisers
 from earnest.world.timeline import Scene
 
 HOP = 256
@@ -43,7 +44,8 @@ class AdapterSettings:
             taught to read, from the ears' own labels; 0 for none.
         steps: optimiser steps through the LLM.
         batch_size: clips a step, each with all its questions.
-        learning_rate: peak of the cycle.
+        learning_rate: peak of the cycle for norms and head.
+        muon_rate: peak for the convolutions under Muon.
         seed: of weights and order.
         workers: processes that render.
         threads: of the training.
@@ -55,6 +57,7 @@ class AdapterSettings:
     steps: int = 800
     batch_size: int = 16
     learning_rate: float = 2e-3
+    muon_rate: float = 5e-3
     seed: int = 30
     workers: int = 2
     threads: int = 2
@@ -207,26 +210,31 @@ def train(
     Args:
         settings: numbers of the stage.
         source: numbers of the stage `targets`.
-        root: folder that holds text-llm-second, encoders and targets.
+        root: folder that holds text-llm, encoders and targets.
         out: folder of this stage; its `checkpoint.pt` is continued if there is one.
         log: one line of progress.
     """
     started = time.time()
     torch.set_num_threads(settings.threads)
-    model, processor = assemble(root / "text-llm-second", root / "encoders", settings)
+    model, processor = assemble(root / "text-llm", root / "encoders", settings)
     encoder = PackEncoder(processor.tokenizer)
     examples = prepare(model, encoder, root / "targets" / "targets.jsonl", settings, source)
     log(f"{len(examples)} clips heard in {time.time() - started:.0f} s")
-    parameters = list(model.trainable_parameters("first"))
-    log(f"{sum(p.numel() for p in parameters)} parameters to train")
-    optimiser = torch.optim.AdamW(parameters, settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.02)
+    optimisers = Optimisers(
+        model.passes["first"].named_parameters(),
+        lambda _, parameter: parameter.ndim == 3,
+        muon_rate=settings.muon_rate,
+        learning_rate=settings.learning_rate,
+        weight_decay=0.02,
+    )
+    log(f"{sum(p.numel() for p in optimisers.parameters)} parameters to train")
     checkpoint = Checkpointer(out / "checkpoint.pt")
     rng = random.Random(settings.seed)
     first, queue = 0, []
     if state := checkpoint.load():
         first, queue = state["step"], state["queue"]
         model.passes.load_state_dict(state["passes"])
-        optimiser.load_state_dict(state["optimiser"])
+        optimisers.load_state_dict(state["optimisers"])
         rng.setstate(state["rng"])
         log(f"goes on at step {first}")
     running = 0.0
@@ -241,12 +249,8 @@ def train(
             rng.shuffle(queue)
         loss = (warm_loss if warm else loss_of)(model, [examples[k] for k in queue.pop()])
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        for group in optimiser.param_groups:
-            cycle = (step, settings.warm_steps) if warm else (step - settings.warm_steps, settings.steps)
-            group["lr"] = settings.learning_rate * one_cycle(*cycle)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        cycle = (step, settings.warm_steps) if warm else (step - settings.warm_steps, settings.steps)
+        optimisers.step(one_cycle(*cycle))
         running += loss.item()
         if step % 25 == 24:
             log(f"step {step + 1} loss {running / 25:.4f} {time.time() - started:.0f} s")
@@ -257,7 +261,7 @@ def train(
                     "step": step + 1,
                     "queue": queue,
                     "passes": model.passes.state_dict(),
-                    "optimiser": optimiser.state_dict(),
+                    "optimisers": optimisers.state_dict(),
                     "rng": rng.getstate(),
                 }
             )

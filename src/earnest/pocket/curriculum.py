@@ -8,6 +8,7 @@ content before time. The surrogate comes as the textual form of ALARM or as a st
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from earnest.pocket import language
@@ -16,7 +17,7 @@ from earnest.world.questions import UNKNOWN, Question, ask, ask_unanswerable
 from earnest.world.replies import HEARING, LEAKS, Manner, cite, leak_lead, reply
 from earnest.world.scenes import REQUEST_FORMS, plan_request, plan_scene
 from earnest.world.surrogates import caption, scene_surrogate
-from earnest.world.timeline import Scene
+from earnest.world.timeline import Event, Scene
 from earnest.world.vocabulary import BENIGN_VERBS, FORBIDDEN_VERBS, INSTRUMENTS, OBJECTS, SOUNDS, WORDS
 
 HARD: tuple[str, ...] = (
@@ -59,7 +60,7 @@ class Mix:
         short: whether scenes are short and dense, for the first look-ups.
         places: share of look-ups that ask where, not what comes next.
         absent: names in a look-up that are not there, at most.
-        lists: share of look-ups that enumerate everything of one kind.
+        lists: share of look-ups that enumerate.
         hard: share of questions that are drawn from the templates that take longest to learn.
     """
 
@@ -144,9 +145,7 @@ def _unanswerable(scene: Scene, rng: random.Random, leaks: bool) -> Exchange:
 def _recall(scene: Scene, rng: random.Random, mix: Mix) -> Exchange:
     """Dense look-ups: all of one kind, where each of these is, or what comes next."""
     if rng.random() < mix.lists:
-        kind = rng.choice(("sound", "music", "speech"))
-        found = ", ".join(cite(event) for event in scene.of_kind(kind))
-        return Exchange(language.LIST[kind], f"{found}." if found else "none.")
+        return _listing(scene, rng)
     events = list(scene.events)
     names = [event.name for event in events]
     unique = [k for k, event in enumerate(events) if names.count(event.name) == 1 and " " not in event.name]
@@ -162,6 +161,40 @@ def _recall(scene: Scene, rng: random.Random, mix: Mix) -> Exchange:
     rng.shuffle(asked)
     found = ", ".join(known.get(name, f"{name} none") for name in asked)
     return Exchange(ask_for.format(names=", ".join(asked)), f"{found}.")
+
+
+def _listing(scene: Scene, rng: random.Random) -> Exchange:
+    """Enumerations: all of one kind, those up to or from an event on, every occurrence, or who speaks."""
+    form = rng.random()
+    if form < 0.15:
+        found = _cited(scene.of_kind("speech"), with_speaker=True)
+        return Exchange(language.LIST_SPEAKERS, f"{found or 'none'}.")
+    names = [event.name for event in scene.events]
+    if form < 0.35:
+        heard = [name for name in dict.fromkeys(names) if " " not in name]
+        asked = [*rng.sample(heard, min(2, len(heard))), rng.choice(SOUNDS + WORDS)][:2]
+        rng.shuffle(asked)
+        found = [_cited([e for e in scene.events if e.name == name]) or f"{name} none" for name in asked]
+        return Exchange(language.FIND_EVERY.format(names=", ".join(asked)), f"{', '.join(found)}.")
+    kind = rng.choice(scene.events).kind if rng.random() < 0.75 else rng.choice(("sound", "music", "speech"))
+    wanted = scene.of_kind(kind)
+    unique = [event for event in scene.events if names.count(event.name) == 1 and " " not in event.name]
+    if form < 0.6 or not unique:
+        return Exchange(language.LIST.format(kinds=language.KINDS[kind]), f"{_cited(wanted) or 'none'}.")
+    pivot = rng.choice(unique)
+    name = f"word {pivot.name}" if pivot.kind == "speech" else pivot.name
+    place = scene.events.index(pivot)
+    if form < 0.8:
+        found = _cited([event for event in scene.events[:place] if event.kind == kind])
+        text, answer = language.LIST_UP_TO, f"{found or 'none'}, then {cite(pivot)}."
+    else:
+        found = _cited([event for event in scene.events[place + 1 :] if event.kind == kind])
+        text, answer = language.LIST_FROM, f"{cite(pivot)}, then {found or 'none'}."
+    return Exchange(text.format(kinds=language.KINDS[kind], name=name), answer)
+
+
+def _cited(events: Sequence[Event], *, with_speaker: bool = False) -> str:
+    return ", ".join(cite(event, with_speaker=with_speaker) for event in events)
 
 
 def _task(scene: Scene, rng: random.Random) -> Exchange:

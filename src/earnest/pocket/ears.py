@@ -16,6 +16,7 @@ from earnest.fused.encoders import EarEncoder
 from earnest.pocket.clips import Heard, hear
 from earnest.pocket.schedule import one_cycle
 from earnest.training.checkpoint import Checkpointer
+from earnest.training.optimisers import Optimisers
 from earnest.world.labels import CLASSES, frame_labels
 
 EVENT_TASKS: tuple[str, ...] = ("sound", "instrument", "pitch", "tempo")
@@ -33,7 +34,8 @@ class EarSettings:
         steps: optimiser steps; both ears hear the same batch.
         batch_size: clips a step.
         window: mel frames of a training crop, a multiple of 4.
-        learning_rate: peak of the cycle.
+        learning_rate: peak of the cycle for norms and label heads.
+        muon_rate: peak for the convolutions under Muon.
         event_width: channels of the event ear.
         speech_width: channels of the speech ear.
         blocks: residual blocks of each.
@@ -47,6 +49,7 @@ class EarSettings:
     batch_size: int = 32
     window: int = 256
     learning_rate: float = 3e-3
+    muon_rate: float = 1e-2
     event_width: int = 128
     speech_width: int = 144
     blocks: int = 5
@@ -72,14 +75,19 @@ def train(settings: EarSettings, out: Path, *, log: Callable[[str], None] = prin
         "events": (new_ear(EVENT_TASKS, settings.event_width, settings.blocks), EVENT_TASKS),
         "speech": (new_ear(SPEECH_TASKS, settings.speech_width, settings.blocks), SPEECH_TASKS),
     }
-    parameters = [parameter for ear, _ in ears.values() for parameter in ear.parameters()]
-    optimiser = torch.optim.AdamW(parameters, settings.learning_rate, weight_decay=0.01)
+    optimisers = Optimisers(
+        [named for ear, _ in ears.values() for named in ear.named_parameters()],
+        lambda _, parameter: parameter.ndim == 3,
+        muon_rate=settings.muon_rate,
+        learning_rate=settings.learning_rate,
+        weight_decay=0.01,
+    )
     rng = np.random.default_rng(settings.seed)
     checkpoint = Checkpointer(out / "checkpoint.pt")
     first = 0
     if state := checkpoint.load():
         first, rng.bit_generator.state = state["step"], state["rng"]
-        optimiser.load_state_dict(state["optimiser"])
+        optimisers.load_state_dict(state["optimisers"])
         for name, (ear, _) in ears.items():
             ear.load_state_dict(state[name])
         log(f"goes on at step {first}")
@@ -94,18 +102,14 @@ def train(settings: EarSettings, out: Path, *, log: Callable[[str], None] = prin
                 running[task] = running.get(task, 0.0) + part.item() / 100
                 loss = loss + part
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        for group in optimiser.param_groups:
-            group["lr"] = settings.learning_rate * one_cycle(step, settings.steps)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        optimisers.step(one_cycle(step, settings.steps))
         if step % 100 == 99:
             parts = " ".join(f"{task} {value:.3f}" for task, value in running.items())
             log(f"step {step + 1} {parts} {time.time() - started:.0f} s")
             running = {}
         if checkpoint.due(step):
             states = {name: ear.state_dict() for name, (ear, _) in ears.items()}
-            rest = {"step": step + 1, "rng": rng.bit_generator.state, "optimiser": optimiser.state_dict()}
+            rest = {"step": step + 1, "rng": rng.bit_generator.state, "optimisers": optimisers.state_dict()}
             checkpoint.save(states | rest)
     for name, (ear, _) in ears.items():
         ear.eval().save_pretrained(out / name)

@@ -17,11 +17,12 @@ CAPTION_MUSIC: tuple[str, ...] = ("describe the music.", "caption the music.")
 CLASSIFY: tuple[str, ...] = ("is this sound, music or speech?", "classify the audio.")
 FIND = "find: {names}."
 NEXT = "what comes next: {names}."
-LIST: dict[str, str] = {
-    "sound": "what are the sounds?",
-    "music": "what are the instruments?",
-    "speech": "what are the words?",
-}
+LIST = "what are the {kinds}?"
+LIST_UP_TO = "what are the {kinds} up to the {name}?"
+LIST_FROM = "what are the {kinds} from the {name} on?"
+LIST_SPEAKERS = "who are the speakers?"
+FIND_EVERY = "find every: {names}."
+KINDS: dict[str, str] = {"sound": "sounds", "music": "instruments", "speech": "words"}
 
 # --- requests: how to do something with an object -----------------------------------------------------
 AUDIO_INSTRUCTION = "give detailed steps for the question in the audio."
@@ -82,6 +83,12 @@ def corpus() -> list[str]:
         FORCED,
         FIND,
         NEXT,
+        LIST,
+        LIST_UP_TO,
+        LIST_FROM,
+        LIST_SPEAKERS,
+        FIND_EVERY,
+        *KINDS.values(),
         AUDIO_INSTRUCTION,
         TEXT_INSTRUCTION,
         POLICY_HINT,

@@ -1,4 +1,4 @@
-"""Pocket's stages for recipes: text LLM (twice), encoders, targets, adapters, ship."""
+"""Pocket's stages for recipes: text LLM, encoders, targets, adapters, ship."""
 
 from __future__ import annotations
 
@@ -14,16 +14,12 @@ def _run_text_llm(settings: _text_llm.TextLLMSettings, context: Context) -> None
     _text_llm.train(settings, context.folder, log=context.log)
 
 
-def _run_second(settings: _text_llm.SecondSettings, context: Context) -> None:
-    _text_llm.train(settings, context.folder, start=context.root / "text-llm", log=context.log)
-
-
 def _run_encoders(settings: _ears.EarSettings, context: Context) -> None:
     _ears.train(settings, context.folder, log=context.log)
 
 
 def _run_targets(settings: _targets.TargetSettings, context: Context) -> None:
-    _targets.write(settings, context.root / "text-llm-second", context.folder, log=context.log)
+    _targets.write(settings, context.root / "text-llm", context.folder, log=context.log)
 
 
 def _run_adapters(settings: _adapters.AdapterSettings, context: Context) -> None:
@@ -36,8 +32,7 @@ def _run_ship(settings: _ship.ShipSettings, context: Context) -> None:
 
 
 text_llm = Stage(_text_llm.TextLLMSettings, _run_text_llm)
-text_llm_second = Stage(_text_llm.SecondSettings, _run_second, ("text-llm",))
 encoders = Stage(_ears.EarSettings, _run_encoders)
-targets = Stage(_targets.TargetSettings, _run_targets, ("text-llm-second",))
-adapters = Stage(_adapters.AdapterSettings, _run_adapters, ("text-llm-second", "encoders", "targets"))
+targets = Stage(_targets.TargetSettings, _run_targets, ("text-llm",))
+adapters = Stage(_adapters.AdapterSettings, _run_adapters, ("text-llm", "encoders", "targets"))
 ship = Stage(_ship.ShipSettings, _run_ship, ("adapters",), always=True)

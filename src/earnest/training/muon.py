@@ -33,7 +33,7 @@ class Muon(torch.optim.Optimizer):
     """Momentum orthogonalised per matrix, with AdamW's update size (0.2 sqrt(max(R, C))).
 
     Args:
-        parameters: matrices only.
+        parameters: matrices, or convolution kernels [out, in, ...], taken as matrices [out, in * ...].
         lr: learning rate on AdamW's scale.
         momentum: of the gradient average (Nesterov).
         weight_decay: decoupled.
@@ -59,11 +59,11 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     shapes[parameter.shape].append(parameter)
             for shape, members in shapes.items():
-                updates = orthogonalised(torch.stack([self._momentum(p, group) for p in members]))
-                scale = 0.2 * max(shape) ** 0.5
+                updates = orthogonalised(torch.stack([self._momentum(p, group).flatten(1) for p in members]))
+                scale = 0.2 * max(updates.shape[1:]) ** 0.5
                 for parameter, update in zip(members, updates, strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    parameter.add_(update, alpha=-group["lr"] * scale)
+                    parameter.add_(update.view(shape), alpha=-group["lr"] * scale)
 
     def _momentum(self, parameter: torch.nn.Parameter, group: dict[str, Any]) -> torch.Tensor:
         assert parameter.grad is not None

@@ -28,7 +28,6 @@ from earnest.errors import RecipeError
 
 STAGES: dict[str, str] = {
     "text-llm": "earnest.pocket.stages:text_llm",
-    "text-llm-second": "earnest.pocket.stages:text_llm_second",
     "encoders": "earnest.pocket.stages:encoders",
     "targets": "earnest.pocket.stages:targets",
     "adapters": "earnest.pocket.stages:adapters",

@@ -10,7 +10,6 @@ from earnest.world.questions import TEMPLATES, Question, ask
 from earnest.world.scenes import Measure, plan_scene
 from earnest.world.timeline import Scene
 
-SPLITS: tuple[str, ...] = ("train", "validation", "test")
 _GENRES: dict[str, tuple[str, ...]] = {
     "sound": ("sound", "mixed"),
     "music": ("music", "mixed"),

@@ -10,10 +10,21 @@ from earnest.world.vocabulary import INSTRUMENTS, PITCHES, TEMPI
 
 
 @template(
-    "instrument_presence", "music", 1,
-    ("does a {x} play?", "is a {x} played?", "is there a {x} in the music?"),
+    "instrument_presence",
+    "music",
+    1,
+    (
+        "does a {x} play?",
+        "is a {x} played?",
+        "do you hear a {x} play?",
+        "can you hear a {x} play?",
+        "is a {x} in the music?",
+        "is a {x} playing?",
+        "is there a {x} playing?",
+        "is there a {x} in the music?",
+    ),
     ("is there a {x} played?",),
-)  # fmt: skip
+)
 def _instrument_presence(scene: Scene, rng: random.Random) -> Draft | None:
     music = scene.of_kind("music")
     if not music:
@@ -27,10 +38,21 @@ def _instrument_presence(scene: Scene, rng: random.Random) -> Draft | None:
 
 
 @template(
-    "instrument_first", "music", 1,
-    ("which instrument plays first?", "what instrument plays first?", "what is the first instrument?"),
+    "instrument_first",
+    "music",
+    1,
+    (
+        "which instrument plays first?",
+        "what instrument plays first?",
+        "which instrument is heard first?",
+        "what instrument do you hear first?",
+        "which instrument is the first?",
+        "what instrument is played first?",
+        "what is the first of the instruments?",
+        "what is the first instrument?",
+    ),
     ("which is the first instrument?",),
-)  # fmt: skip
+)
 def _instrument_first(scene: Scene, rng: random.Random) -> Draft | None:
     music = scene.of_kind("music")
     if not music:
@@ -39,10 +61,21 @@ def _instrument_first(scene: Scene, rng: random.Random) -> Draft | None:
 
 
 @template(
-    "instrument_last", "music", 1,
-    ("which instrument plays last?", "what instrument plays last?", "what is the last instrument?"),
+    "instrument_last",
+    "music",
+    1,
+    (
+        "which instrument plays last?",
+        "what instrument plays last?",
+        "which instrument is heard last?",
+        "what instrument do you hear last?",
+        "which instrument is the last?",
+        "what instrument is played last?",
+        "what is the last of the instruments?",
+        "what is the last instrument?",
+    ),
     ("which is the last instrument?",),
-)  # fmt: skip
+)
 def _instrument_last(scene: Scene, rng: random.Random) -> Draft | None:
     music = scene.of_kind("music")
     if len(set(names(music))) < 2:
@@ -51,14 +84,21 @@ def _instrument_last(scene: Scene, rng: random.Random) -> Draft | None:
 
 
 @template(
-    "instrument_after", "music", 2,
+    "instrument_after",
+    "music",
+    2,
     (
         "which instrument plays after the {x}?",
         "what instrument follows the {x}?",
+        "what instrument do you hear after the {x}?",
+        "which instrument is heard after the {x}?",
+        "after the {x}, what instrument plays?",
+        "what instrument comes after the {x}?",
+        "which instrument is next after the {x}?",
         "what instrument plays after the {x}?",
     ),
     ("which instrument follows the {x}?",),
-)  # fmt: skip
+)
 def _instrument_after(scene: Scene, rng: random.Random) -> Draft | None:
     music = scene.of_kind("music")
     pivots = [*unique(scene.of_kind("sound")), *unique(music)]
@@ -70,10 +110,21 @@ def _instrument_after(scene: Scene, rng: random.Random) -> Draft | None:
 
 
 @template(
-    "pitch_of", "music", 1,
-    ("what is the pitch of the {x}?", "how high is the {x}?", "what pitch does the {x} play?"),
+    "pitch_of",
+    "music",
+    1,
+    (
+        "what is the pitch of the {x}?",
+        "how high is the {x}?",
+        "which pitch does the {x} have?",
+        "what pitch is the {x}?",
+        "does the {x} play high, middle or low?",
+        "is the {x} high, middle or low?",
+        "which pitch is played by the {x}?",
+        "what pitch does the {x} play?",
+    ),
     ("how high does the {x} play?",),
-)  # fmt: skip
+)
 def _pitch_of(scene: Scene, rng: random.Random) -> Draft | None:
     music = unique(scene.of_kind("music"))
     if not music:
@@ -83,10 +134,21 @@ def _pitch_of(scene: Scene, rng: random.Random) -> Draft | None:
 
 
 @template(
-    "tempo_of", "music", 1,
-    ("what is the tempo of the {x}?", "how fast is the {x}?", "what tempo does the {x} play?"),
+    "tempo_of",
+    "music",
+    1,
+    (
+        "what is the tempo of the {x}?",
+        "how fast is the {x}?",
+        "which tempo does the {x} have?",
+        "what tempo is the {x}?",
+        "does the {x} play slow or fast?",
+        "is the {x} slow or fast?",
+        "which tempo is played by the {x}?",
+        "what tempo does the {x} play?",
+    ),
     ("how fast does the {x} play?",),
-)  # fmt: skip
+)
 def _tempo_of(scene: Scene, rng: random.Random) -> Draft | None:
     music = unique(scene.of_kind("music"))
     if not music:
@@ -96,14 +158,20 @@ def _tempo_of(scene: Scene, rng: random.Random) -> Draft | None:
 
 
 @template(
-    "pitch_compare", "music", 2,
+    "pitch_compare",
+    "music",
+    2,
     (
         "which plays higher, the {x} or the {y}?",
         "what is higher, the {x} or the {y}?",
+        "which has the higher pitch, the {x} or the {y}?",
+        "what has the higher pitch, the {x} or the {y}?",
+        "what is played higher, the {x} or the {y}?",
+        "which instrument is higher, the {x} or the {y}?",
         "which is higher, the {x} or the {y}?",
     ),
     ("what plays higher, the {x} or the {y}?",),
-)  # fmt: skip
+)
 def _pitch_compare(scene: Scene, rng: random.Random) -> Draft | None:
     music = unique(scene.of_kind("music"))
     rank = PITCHES.index
@@ -117,10 +185,23 @@ def _pitch_compare(scene: Scene, rng: random.Random) -> Draft | None:
 
 
 @template(
-    "music_total", "music", 1,
-    ("how many times does an instrument play?", "how often does an instrument play?", "how many instruments play?"),
+    "music_total",
+    "music",
+    1,
+    (
+        "how many times does an instrument play?",
+        "how often does an instrument play?",
+        "how many instruments do you hear?",
+        "how many instruments can you hear?",
+        "how many instruments are there?",
+        "how often do you hear an instrument?",
+        "how many times is an instrument heard?",
+        "what is the number of instruments?",
+        "count the instruments.",
+        "how many instruments play?",
+    ),
     ("how often is an instrument played?", "how many instruments are played?"),
-)  # fmt: skip
+)
 def _music_total(scene: Scene, rng: random.Random) -> Draft | None:
     music = scene.of_kind("music")
     if len(music) != len(set(names(music))):

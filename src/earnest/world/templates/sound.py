@@ -25,10 +25,20 @@ from earnest.world.vocabulary import SOUNDS
 
 
 @template(
-    "sound_presence", "sound", 1,
-    ("is there a {x}?", "can you hear a {x}?", "is a {x} heard?", "does a {x} sound?"),
+    "sound_presence",
+    "sound",
+    1,
+    (
+        "is there a {x}?",
+        "can you hear a {x}?",
+        "is a {x} heard?",
+        "do you hear a {x}?",
+        "is a {x} in the audio?",
+        "is there a {x} in the audio?",
+        "does a {x} sound?",
+    ),
     ("is a {x} there?", "can a {x} be heard?"),
-)  # fmt: skip
+)
 def _sound_presence(scene: Scene, rng: random.Random) -> Draft | None:
     sounds = scene.of_kind("sound")
     told = [e for e in scene.of_kind("speech") if e.style == "narration"]
@@ -46,10 +56,20 @@ def _sound_presence(scene: Scene, rng: random.Random) -> Draft | None:
 
 
 @template(
-    "sound_count", "sound", 1,
-    ("how many times is the {x} heard?", "how often is the {x} heard?", "how many times does the {x} sound?"),
+    "sound_count",
+    "sound",
+    1,
+    (
+        "how many times is the {x} heard?",
+        "how often is the {x} heard?",
+        "how often do you hear the {x}?",
+        "how many times do you hear the {x}?",
+        "how many times can you hear the {x}?",
+        "how often can the {x} be heard?",
+        "how many times does the {x} sound?",
+    ),
     ("how often does the {x} sound?",),
-)  # fmt: skip
+)
 def _sound_count(scene: Scene, rng: random.Random) -> Draft | None:
     wanted = rng.randrange(3)
     # Scenes in which a sound is heard twice are rarest; the other counts are turned down to their number.
@@ -66,19 +86,40 @@ def _sound_count(scene: Scene, rng: random.Random) -> Draft | None:
 
 
 @template(
-    "sound_total", "sound", 1,
-    ("how many sounds are there?", "how many sounds can you hear?", "how many sounds are heard?"),
+    "sound_total",
+    "sound",
+    1,
+    (
+        "how many sounds are there?",
+        "how many sounds can you hear?",
+        "how many sounds do you hear?",
+        "how many sounds are in the audio?",
+        "what is the number of sounds?",
+        "count the sounds.",
+        "how many sounds are heard?",
+    ),
     ("how many sounds can be heard?",),
-)  # fmt: skip
+)
 def _sound_total(scene: Scene, rng: random.Random) -> Draft | None:
     return counted(scene.of_kind("sound"), "sound", "no sound", rng) if untold(scene) else None
 
 
 @template(
-    "sound_first", "sound", 1,
-    ("what sound comes first?", "which sound comes first?", "what is the first sound?"),
+    "sound_first",
+    "sound",
+    1,
+    (
+        "what sound comes first?",
+        "which sound comes first?",
+        "what sound is heard first?",
+        "which sound is heard first?",
+        "what sound do you hear first?",
+        "which sound is the first?",
+        "what is the first of the sounds?",
+        "what is the first sound?",
+    ),
     ("which is the first sound?",),
-)  # fmt: skip
+)
 def _sound_first(scene: Scene, rng: random.Random) -> Draft | None:
     sounds = scene.of_kind("sound")
     if len(set(names(sounds))) < 2 or not untold(scene):
@@ -87,10 +128,21 @@ def _sound_first(scene: Scene, rng: random.Random) -> Draft | None:
 
 
 @template(
-    "sound_last", "sound", 1,
-    ("what sound comes last?", "which sound comes last?", "what is the last sound?"),
+    "sound_last",
+    "sound",
+    1,
+    (
+        "what sound comes last?",
+        "which sound comes last?",
+        "what sound is heard last?",
+        "which sound is heard last?",
+        "what sound do you hear last?",
+        "which sound is the last?",
+        "what is the last of the sounds?",
+        "what is the last sound?",
+    ),
     ("which is the last sound?",),
-)  # fmt: skip
+)
 def _sound_last(scene: Scene, rng: random.Random) -> Draft | None:
     sounds = scene.of_kind("sound")
     if len(set(names(sounds))) < 2 or not untold(scene):
@@ -99,10 +151,21 @@ def _sound_last(scene: Scene, rng: random.Random) -> Draft | None:
 
 
 @template(
-    "sound_after", "sound", 2,
-    ("what sound comes after the {x}?", "which sound follows the {x}?", "what sound is heard after the {x}?"),
+    "sound_after",
+    "sound",
+    2,
+    (
+        "what sound comes after the {x}?",
+        "which sound follows the {x}?",
+        "what sound do you hear after the {x}?",
+        "which sound do you hear after the {x}?",
+        "after the {x}, what sound comes?",
+        "which sound is next after the {x}?",
+        "which sound is heard after the {x}?",
+        "what sound is heard after the {x}?",
+    ),
     ("which sound comes after the {x}?", "what sound follows the {x}?"),
-)  # fmt: skip
+)
 def _sound_after(scene: Scene, rng: random.Random) -> Draft | None:
     sounds = scene.of_kind("sound")
     found = neighbours(scene, unique(sounds), sounds, rng, 1)
@@ -113,10 +176,20 @@ def _sound_after(scene: Scene, rng: random.Random) -> Draft | None:
 
 
 @template(
-    "sound_before", "sound", 2,
-    ("what sound comes before the {x}?", "which sound is heard before the {x}?", "what sound is heard before the {x}?"),
+    "sound_before",
+    "sound",
+    2,
+    (
+        "what sound comes before the {x}?",
+        "which sound is heard before the {x}?",
+        "what sound do you hear before the {x}?",
+        "which sound do you hear before the {x}?",
+        "before the {x}, what sound comes?",
+        "what is the sound before the {x}?",
+        "what sound is heard before the {x}?",
+    ),
     ("which sound comes before the {x}?",),
-)  # fmt: skip
+)
 def _sound_before(scene: Scene, rng: random.Random) -> Draft | None:
     sounds = scene.of_kind("sound")
     found = neighbours(scene, unique(sounds), sounds, rng, -1)
@@ -129,14 +202,20 @@ def _sound_before(scene: Scene, rng: random.Random) -> Draft | None:
 
 
 @template(
-    "sound_order", "sound", 2,
+    "sound_order",
+    "sound",
+    2,
     (
         "which comes first, the {x} or the {y}?",
         "what is heard first, the {x} or the {y}?",
+        "which do you hear first, the {x} or the {y}?",
+        "which sounds first, the {x} or the {y}?",
+        "which is first, the {x} or the {y}?",
+        "what do you hear first, the {x} or the {y}?",
         "what comes first, the {x} or the {y}?",
     ),
     ("which is heard first, the {x} or the {y}?",),
-)  # fmt: skip
+)
 def _sound_order(scene: Scene, rng: random.Random) -> Draft | None:
     sounds = unique(scene.of_kind("sound"))
     pairs = [(a, b) for a in sounds for b in sounds if bounds(a)[0] < bounds(b)[0]]
@@ -149,10 +228,20 @@ def _sound_order(scene: Scene, rng: random.Random) -> Draft | None:
 
 
 @template(
-    "sound_when", "sound", 1,
-    ("when is the {x} heard?", "when does the {x} sound?", "at what time is the {x} heard?"),
+    "sound_when",
+    "sound",
+    1,
+    (
+        "when is the {x} heard?",
+        "when does the {x} sound?",
+        "when do you hear the {x}?",
+        "at what time do you hear the {x}?",
+        "when can the {x} be heard?",
+        "at what time can you hear the {x}?",
+        "at what time is the {x} heard?",
+    ),
     ("at what time does the {x} sound?",),
-)  # fmt: skip
+)
 def _sound_when(scene: Scene, rng: random.Random) -> Draft | None:
     sounds = unique(scene.of_kind("sound"))
     last = int(scene.duration_s)
@@ -171,14 +260,20 @@ def _sound_when(scene: Scene, rng: random.Random) -> Draft | None:
 
 
 @template(
-    "sound_after_word", "sound", 2,
+    "sound_after_word",
+    "sound",
+    2,
     (
         "what sound comes after the word {x}?",
         "which sound is heard after the word {x}?",
+        "what sound do you hear after the word {x}?",
+        "which sound do you hear after the word {x}?",
+        "which sound follows the word {x}?",
+        "after the word {x}, what sound comes?",
         "what sound is heard after the word {x}?",
     ),
     ("which sound comes after the word {x}?",),
-)  # fmt: skip
+)
 def _sound_after_word(scene: Scene, rng: random.Random) -> Draft | None:
     sounds = scene.of_kind("sound")
     if not only_words(scene):

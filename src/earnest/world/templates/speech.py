@@ -23,10 +23,21 @@ from earnest.world.vocabulary import NUMBERS, SOUNDS, SPEAKERS, WORDS
 
 
 @template(
-    "word_presence", "speech", 1,
-    ("is the word {x} spoken?", "does anyone say {x}?", "is the word {x} said?"),
+    "word_presence",
+    "speech",
+    1,
+    (
+        "is the word {x} spoken?",
+        "does anyone say {x}?",
+        "do you hear the word {x}?",
+        "can you hear the word {x}?",
+        "is {x} spoken?",
+        "does a voice say {x}?",
+        "does anyone speak the word {x}?",
+        "is the word {x} said?",
+    ),
     ("does anyone say the word {x}?",),
-)  # fmt: skip
+)
 def _word_presence(scene: Scene, rng: random.Random) -> Draft | None:
     words = plain_words(scene)
     if not words or not only_words(scene):
@@ -46,10 +57,21 @@ def first_of_each(events: Sequence[Event]) -> list[Event]:
 
 
 @template(
-    "word_first", "speech", 1,
-    ("what is the first word?", "which word is spoken first?", "what word is said first?"),
+    "word_first",
+    "speech",
+    1,
+    (
+        "what is the first word?",
+        "which word is spoken first?",
+        "what word is spoken first?",
+        "which word comes first?",
+        "what word do you hear first?",
+        "which word is the first?",
+        "what is the first of the words?",
+        "what word is said first?",
+    ),
     ("which word is said first?", "which is the first word?"),
-)  # fmt: skip
+)
 def _word_first(scene: Scene, rng: random.Random) -> Draft | None:
     words = plain_words(scene)
     if not words or not only_words(scene):
@@ -58,10 +80,21 @@ def _word_first(scene: Scene, rng: random.Random) -> Draft | None:
 
 
 @template(
-    "word_last", "speech", 1,
-    ("what is the last word?", "which word is spoken last?", "what word is said last?"),
+    "word_last",
+    "speech",
+    1,
+    (
+        "what is the last word?",
+        "which word is spoken last?",
+        "what word is spoken last?",
+        "which word comes last?",
+        "what word do you hear last?",
+        "which word is the last?",
+        "what is the last of the words?",
+        "what word is said last?",
+    ),
     ("which word is said last?", "which is the last word?"),
-)  # fmt: skip
+)
 def _word_last(scene: Scene, rng: random.Random) -> Draft | None:
     words = plain_words(scene)
     if len(set(names(words))) < 2 or not only_words(scene):
@@ -70,10 +103,21 @@ def _word_last(scene: Scene, rng: random.Random) -> Draft | None:
 
 
 @template(
-    "word_after", "speech", 2,
-    ("what word comes after the word {x}?", "which word follows the word {x}?", "what word follows the word {x}?"),
+    "word_after",
+    "speech",
+    2,
+    (
+        "what word comes after the word {x}?",
+        "which word follows the word {x}?",
+        "what word is spoken after the word {x}?",
+        "which word is said after the word {x}?",
+        "after the word {x}, what word comes?",
+        "what word do you hear after the word {x}?",
+        "which word is next after the word {x}?",
+        "what word follows the word {x}?",
+    ),
     ("which word comes after the word {x}?",),
-)  # fmt: skip
+)
 def _word_after(scene: Scene, rng: random.Random) -> Draft | None:
     words = plain_words(scene)
     if not only_words(scene):
@@ -86,10 +130,21 @@ def _word_after(scene: Scene, rng: random.Random) -> Draft | None:
 
 
 @template(
-    "word_after_sound", "speech", 2,
-    ("what word is spoken after the {x}?", "which word is said after the {x}?", "what word is said after the {x}?"),
+    "word_after_sound",
+    "speech",
+    2,
+    (
+        "what word is spoken after the {x}?",
+        "which word is said after the {x}?",
+        "which word follows the {x}?",
+        "after the {x}, what word is spoken?",
+        "what word do you hear after the {x}?",
+        "what word comes after the {x}?",
+        "which word do you hear after the {x}?",
+        "what word is said after the {x}?",
+    ),
     ("which word is spoken after the {x}?",),
-)  # fmt: skip
+)
 def _word_after_sound(scene: Scene, rng: random.Random) -> Draft | None:
     words = plain_words(scene)
     if not only_words(scene):
@@ -102,20 +157,42 @@ def _word_after_sound(scene: Scene, rng: random.Random) -> Draft | None:
 
 
 @template(
-    "word_total", "speech", 1,
-    ("how many words are spoken?", "how many words are said?", "how many words are there?"),
+    "word_total",
+    "speech",
+    1,
+    (
+        "how many words are spoken?",
+        "how many words are said?",
+        "how many words do you hear?",
+        "how many words can you hear?",
+        "what is the number of words?",
+        "count the words.",
+        "how many words are in the audio?",
+        "how many words are there?",
+    ),
     ("how many words can be heard?",),
-)  # fmt: skip
+)
 def _word_total(scene: Scene, rng: random.Random) -> Draft | None:
     words = plain_words(scene)
     return counted(words, "speech", "no word", rng) if only_words(scene) else None
 
 
 @template(
-    "who_says", "speech", 1,
-    ("who says {x}?", "who speaks the word {x}?", "is {x} said by a man or a woman?"),
+    "who_says",
+    "speech",
+    1,
+    (
+        "who says {x}?",
+        "who speaks the word {x}?",
+        "is the word {x} spoken by a man or a woman?",
+        "does a man or a woman say {x}?",
+        "by whom is {x} spoken?",
+        "who speaks {x}?",
+        "does a man or a woman say the word {x}?",
+        "is {x} said by a man or a woman?",
+    ),
     ("who says the word {x}?",),
-)  # fmt: skip
+)
 def _who_says(scene: Scene, rng: random.Random) -> Draft | None:
     words = unique(plain_words(scene))
     if not words or not only_words(scene):
@@ -126,10 +203,21 @@ def _who_says(scene: Scene, rng: random.Random) -> Draft | None:
 
 
 @template(
-    "last_speaker", "speech", 1,
-    ("who speaks last?", "is the last word said by a man or a woman?", "is the last word spoken by a man or a woman?"),
+    "last_speaker",
+    "speech",
+    1,
+    (
+        "who speaks last?",
+        "is the last word said by a man or a woman?",
+        "who speaks the last word?",
+        "does a man or a woman speak last?",
+        "who is the last speaker?",
+        "by whom is the last word said?",
+        "does a man or a woman say the last word?",
+        "is the last word spoken by a man or a woman?",
+    ),
     ("who says the last word?",),
-)  # fmt: skip
+)
 def _last_speaker(scene: Scene, rng: random.Random) -> Draft | None:
     words = plain_words(scene)
     if not words or not only_words(scene):
@@ -138,29 +226,53 @@ def _last_speaker(scene: Scene, rng: random.Random) -> Draft | None:
 
 
 @template(
-    "speaker_count", "speech", 2,
-    ("how many speakers are there?", "how many people speak?", "how many speakers speak?"),
+    "speaker_count",
+    "speech",
+    2,
+    (
+        "how many speakers are there?",
+        "how many people speak?",
+        "how many speakers do you hear?",
+        "how many people do you hear?",
+        "how many speakers can you hear?",
+        "how many people can you hear?",
+        "what is the number of speakers?",
+        "count the speakers.",
+        "how many people are in the audio?",
+        "how many speakers speak?",
+    ),
     ("how many people are there?",),
-)  # fmt: skip
+)
 def _speaker_count(scene: Scene, rng: random.Random) -> Draft | None:
     words = plain_words(scene)
     if len(words) < 2 or not only_words(scene):
         return None
-    firsts = list({event.speaker: event for event in reversed(words)}.values())
-    firsts.sort(key=lambda event: event.start_s)
-    if len(firsts) == 1 and rng.random() < 0.5:
+    # What settles it: all words up to the first by a second speaker, or every word if there is none.
+    another = [place for place, event in enumerate(words) if event.speaker != words[0].speaker]
+    if not another and rng.random() < 0.5:
         return None
     parts: list[str | Cite] = []
-    for event in firsts:
+    for event in words[: another[0] + 1] if another else words:
         parts += [", ", Cite(event, with_speaker=True)] if parts else [Cite(event, with_speaker=True)]
-    return Draft(str(len(firsts)), tuple(parts), fixed=("1", "2"))
+    return Draft("2" if another else "1", tuple(parts), fixed=("1", "2"))
 
 
 @template(
-    "number_spoken", "speech", 1,
-    ("which number is spoken?", "what number is said?", "what number is spoken?"),
+    "number_spoken",
+    "speech",
+    1,
+    (
+        "which number is spoken?",
+        "what number is said?",
+        "which number do you hear?",
+        "what number do you hear?",
+        "what is the number that is spoken?",
+        "which number does the voice say?",
+        "what number can you hear?",
+        "what number is spoken?",
+    ),
     ("which number is said?",),
-)  # fmt: skip
+)
 def _number_spoken(scene: Scene, rng: random.Random) -> Draft | None:
     numbers = [event for event in plain_words(scene) if event.name in NUMBERS]
     if len(numbers) != 1 or not only_words(scene):
@@ -169,14 +281,20 @@ def _number_spoken(scene: Scene, rng: random.Random) -> Draft | None:
 
 
 @template(
-    "narrated", "speech", 1,
+    "narrated",
+    "speech",
+    1,
     (
         "what does the speaker say there is?",
         "what does the voice say there is?",
+        "what sound does the voice tell of?",
+        "which sound does the speaker tell of?",
+        "what does the speaker tell of?",
+        "what is there, as the voice says?",
         "which sound does the speaker say there is?",
     ),
     ("which sound does the voice say there is?",),
-)  # fmt: skip
+)
 def _narrated(scene: Scene, rng: random.Random) -> Draft | None:
     told = [event for event in scene.of_kind("speech") if event.style == "narration"]
     if not told:
