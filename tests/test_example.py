@@ -121,11 +121,24 @@ def test_every_clip_is_decoded_and_all_faults_come_together(folder: Path, monkey
         ({"xyzzy": 1}, "unknown column 'xyzzy': known are"),
         ({"question": ["a"]}, "question is a list"),
         ({"audio": 3}, "audio is a int"),
+        ({"question": " "}, "question is empty"),
+        ({"answer": ""}, "answer is empty"),
+        ({"choices": ["dog", ""]}, "a choice is empty"),
+        ({"choice_a": "dog"}, "column 'choice_a' says 'choices' a second time"),
+        ({"choices": None, "choice_a": "dog", "choice_c": "cat"}, "'choice_b' is empty although 'choice_c' is not"),
+        ({"audio": "data:audio/wav;base64," + "A" * 9000}, "cannot be looked up (File name too long)"),
     ],
 )
 def test_each_fault_is_one_sentence(folder: Path, change: dict, says: str):
     (fault,) = faults(jsonl(folder, {**ROW, **change}))
     assert fault.startswith("line 1: ") and says in fault
+
+
+def test_the_number_of_clips_is_checked_with_all_else(folder: Path):
+    rows = jsonl(folder, {**ROW, "audio": "missing.wav"}, {**ROW, "audio": ["a.wav", "b.wav"]}, ROW)
+    found = faults(rows, n_clips=1)
+    assert [fault.split(": ")[0] for fault in found] == ["line 1", "line 2"]
+    assert "2 clips in a row: 1 is asked about" in found[1]
 
 
 def test_repeated_faults_are_said_once_with_their_lines(folder: Path):

@@ -24,9 +24,13 @@ def decoded_seconds(path: Path) -> float | CellFault:
 
     A file is decoded once as long as its size and time do not change.
     """
-    if not path.is_file():
-        return CellFault(f"is missing: there is no file {path}")
-    stat = path.stat()
+    try:
+        if not path.is_file():
+            return CellFault(f"is missing: there is no file {path}")
+        stat = path.stat()
+    except (OSError, ValueError) as error:
+        cause = error.strerror if isinstance(error, OSError) else error
+        return CellFault(f"cannot be looked up ({cause}): give the path of a file")
     return _decoded_seconds(path, stat.st_size, stat.st_mtime_ns)
 
 
@@ -60,7 +64,10 @@ def text_cell(name: str, value: Any) -> str:
     """Text without blanks around it; numbers are written out."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise CellFault(f"{name} is a {type(value).__name__}: give text")
-    return str(value).strip()
+    text = str(value).strip()
+    if not text:
+        raise CellFault(f"{name} is empty: give text")
+    return text
 
 
 def choices_cell(value: Any) -> tuple[str, ...] | None:
@@ -74,8 +81,8 @@ def choices_cell(value: Any) -> tuple[str, ...] | None:
     choices = tuple(text_cell("a choice", item) for item in cast(list[Any], value))
     if len(choices) < 2:
         raise CellFault(f"choices {list(choices)} has {len(choices)} option(s): give at least 2, or leave it out")
-    if len(set(choices)) < len(choices) or "" in choices:
-        raise CellFault(f"choices {list(choices)} holds an option twice or an empty one")
+    if len(set(choices)) < len(choices):
+        raise CellFault(f"choices {list(choices)} holds an option twice")
     return choices
 
 

@@ -139,19 +139,20 @@ class Example:
         return Conversation().user(*parts, Text(text))
 
 
-def load_manifest(path: Path | str, *, need_answers: bool = True) -> list[Example]:
+def load_manifest(path: Path | str, *, need_answers: bool = True, n_clips: int | None = None) -> list[Example]:
     """Reads a manifest and checks all of it before anything runs; its audio files are decoded, each of them once.
 
     Args:
         path: a .jsonl, .json, .csv or .tsv file.
         need_answers: whether a row without an answer is a fault (else its `answer` is None).
+        n_clips: how many clips a row must have; None for any number.
 
     Raises:
         ManifestError: every fault of the file at once, each with its line.
     """
     path = Path(path)
     faults = Faults()
-    reader = _Reader(path.parent, need_answers, faults)
+    reader = _Reader(path.parent, need_answers, n_clips, faults)
     examples = [reader.read(row) for row in read_rows(path, faults)]
     if not examples and not faults.by_text:
         faults.add(1, "no rows: give at least one with audio, question and answer")
@@ -173,6 +174,11 @@ def save_manifest(examples: Iterable[Example], path: Path | str) -> None:
     if path.suffix != ".jsonl":
         raise ManifestError(str(path), [f"the suffix is {path.suffix!r}: manifests are written as .jsonl"])
     write_json_lines(path, (_to_row(example, path.parent) for example in examples))
+
+
+def shorten(text: str, most: int = 120) -> str:
+    """A text's beginning: what stands in a cell may be a whole encoded file."""
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def _to_row(example: Example, folder: Path) -> dict[str, Any]:
@@ -204,9 +210,10 @@ def _saved(audio: Clip | Path, folder: Path) -> str:
 class _Reader:
     """Turns rows into examples; all that is wrong goes to `faults`."""
 
-    def __init__(self, folder: Path, need_answers: bool, faults: Faults) -> None:
+    def __init__(self, folder: Path, need_answers: bool, n_clips: int | None, faults: Faults) -> None:
         self.folder = folder
         self.need_answers = need_answers
+        self.n_clips = n_clips
         self.faults = faults
         self.line_of_id: dict[str, int] = {}
 
@@ -223,7 +230,9 @@ class _Reader:
         return Example(
             id=self._id(row, fields.get("id")),
             audio=audio,
-            question=self._cell(row, "", lambda: text_cell("question", fields.get("question", ""))),
+            question=self._cell(
+                row, "", lambda: text_cell("question", fields["question"]) if "question" in fields else ""
+            ),
             choices=choices,
             answer=self._cell(row, None, lambda: answer_cell(fields.get("answer"), choices)),
             groups=self._cell(row, {}, lambda: {**groups_cell(fields.get("groups")), **groups}),
@@ -264,8 +273,14 @@ class _Reader:
                 excused |= {_NAMES[name] for name in close if name in _NAMES}
                 hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(COLUMNS)}, group.NAME"
                 self.faults.add(row.line, f"unknown column {column!r}: {hint}")
-        if letters:
-            fields.setdefault("choices", [letters[column] for column in sorted(letters)])
+        if letters and "choices" in fields:
+            self.faults.add(row.line, f"column {min(letters)!r} says 'choices' a second time: drop one")
+        elif letters:
+            fields["choices"] = [letters[column] for column in sorted(letters)]
+            wanted = [f"choice_{chr(ord('a') + place)}" for place in range(len(letters))]
+            if absent := [column for column in wanted if column not in letters]:
+                # The answer "C" would otherwise name another choice than the author meant.
+                self.faults.add(row.line, f"{absent[0]!r} is empty although {max(letters)!r} is not: leave no gap")
         if "messages" in fields:
             fields = {**fields, **self._cell(row, {}, lambda: messages_cells(fields, self.folder))}
             excused |= {"audio", "question"}
@@ -295,10 +310,12 @@ class _Reader:
             elif isinstance(item, str):
                 path = self.folder / item
                 if isinstance(fault := decoded_seconds(path), CellFault):
-                    self.faults.add(row.line, f"audio {item!r} {fault}")
+                    self.faults.add(row.line, f"audio {shorten(item)!r} {fault}")
                 audio.append(path)
             else:
                 raise CellFault(f"audio is a {type(item).__name__}: give a path or a list of paths")
+        if self.n_clips is not None and len(audio) != self.n_clips:
+            raise CellFault(f"{len(audio)} clips in a row: {self.n_clips} is asked about")
         return tuple(audio)
 
     def _evidence(self, value: Any, audio: Sequence[Clip | Path]) -> tuple[tuple[float, float], ...] | None:

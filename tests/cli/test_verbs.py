@@ -21,6 +21,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
 
 def use(monkeypatch: pytest.MonkeyPatch, engine: FakeEngine) -> None:
     monkeypatch.setattr("earnest.engines.load", lambda name, **_: engine)
+    monkeypatch.setattr("earnest.engines.model_key", lambda name: engine.key)
 
 
 def test_ask_prints_reasoning_answer_outcome_and_what_was_heard(
@@ -56,7 +57,7 @@ def test_the_demo_audits_the_held_out_split_and_prints_the_scorecard(
     code, out = run(capsys, "demo", "--limit", "6", "--output", str(tmp_path), "--threads", "1")
     assert code == 0
     assert "gain_over_question_only" in out
-    page = tmp_path / "seed0-n6" / "scorecard.html"
+    [page] = tmp_path.glob("*-seed0-n6/scorecard.html")
     assert str(page) in out
     text = page.read_text()
     assert text.count("<audio ") == 6
@@ -75,6 +76,29 @@ def test_the_world_on_disk_and_the_built_in_world_are_asked_alike(
     assert disk.splitlines()[:-1] == built_in.splitlines()[:-1]
     names = ("disk/metrics.json", "built-in/metrics.json")
     assert len({(tmp_path / name).read_bytes() for name in names}) == 1
+
+
+def test_other_weights_get_a_folder_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("demo", "--limit", "2", "--output", str(tmp_path), "--threads", "1")
+    for key in ("old", "new"):
+        engine = constant("<answer> yes</answer>")
+        engine.key = key
+        use(monkeypatch, engine)
+        assert run(capsys, *options)[0] == 0
+    assert len(list(tmp_path.glob("*-seed0-n2"))) == 2
+
+
+def test_a_folder_that_cannot_be_written_is_one_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use(monkeypatch, constant("<answer> yes</answer>"))
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(SystemExit) as stop:
+        main(["audit", "fake", "--limit", "2", "--output", str(tmp_path / "taken")])
+    assert stop.value.code == 2
+    assert "taken" in capsys.readouterr().err
 
 
 def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:

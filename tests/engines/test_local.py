@@ -8,7 +8,7 @@ from tests.tiny import tiny_fused, tone
 
 from earnest.completion import Heard, Sampling, Stop
 from earnest.conversation import Audio, Conversation
-from earnest.engines import load, require
+from earnest.engines import load, model_key, require
 from earnest.engines.families.family import find_family
 from earnest.engines.local import LocalEngine
 from earnest.errors import ConversationError, ModelError
@@ -303,6 +303,15 @@ def test_the_key_follows_the_content(folder: Path, tmp_path: Path) -> None:
     key = load(str(folder), device="cpu", threads=1).key
     assert load(str(tiny_fused(tmp_path / "same")), device="cpu", threads=1).key == key
     assert load(str(tiny_fused(tmp_path / "other", seed=1)), device="cpu", threads=1).key != key
+
+
+def test_notes_beside_the_weights_are_not_part_of_the_key(tmp_path: Path) -> None:
+    folder = tiny_fused(tmp_path / "same")
+    key = model_key(str(folder))
+    (folder / "training.json").write_text('{"seconds": 3}')
+    assert model_key(str(folder)) == key
+    (folder / "processor_config.json").write_text("{}")
+    assert model_key(str(folder)) != key
 
 
 def test_require_says_what_is_missing(engine: LocalEngine) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,8 @@ def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Checkpointer, "due", lambda self, step: True)
 
 
-@pytest.mark.usefixtures("every_step")
-def test_a_killed_text_llm_resumes_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text_llm.train(LLM, tmp_path / "whole", log=_quiet)
+def _killed_and_resumed(train: Callable[[Path], object], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trains into a folder, dies after the second step's checkpoint, and goes on."""
     save = Checkpointer.save
 
     def save_and_die(self: Checkpointer, state: dict[str, Any]) -> None:
@@ -53,22 +53,37 @@ def test_a_killed_text_llm_resumes_to_the_same_weights(tmp_path: Path, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(Checkpointer, "save", save_and_die)
         with pytest.raises(_Killed):
-            text_llm.train(LLM, tmp_path / "killed", log=_quiet)
-    text_llm.train(LLM, tmp_path / "killed", log=_quiet)
-    whole, resumed = _weights(tmp_path / "whole"), _weights(tmp_path / "killed")
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    assert not (tmp_path / "killed" / "checkpoint.pt").exists()
+            train(folder)
+    assert (folder / "checkpoint.pt").exists()
+    train(folder)
+    assert not (folder / "checkpoint.pt").exists()
 
 
-def test_every_stage_runs_and_the_result_answers(tmp_path: Path) -> None:
-    """A whole rebuild in miniature, ending in a folder that `earnest.load` takes."""
+def _same(first: Path, second: Path) -> bool:
+    whole, resumed = _weights(first), _weights(second)
+    return all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+@pytest.mark.usefixtures("every_step")
+def test_a_killed_text_llm_resumes_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text_llm.train(LLM, tmp_path / "whole", log=_quiet)
+    _killed_and_resumed(lambda folder: text_llm.train(LLM, folder, log=_quiet), tmp_path / "killed", monkeypatch)
+    assert _same(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.mark.usefixtures("every_step")
+def test_every_stage_runs_and_the_result_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole rebuild in miniature, ending in a folder that `earnest.load` takes; ears and adapters resume."""
     import earnest
     from earnest.audio import Clip
 
-    ears_settings = EarSettings(scenes=6, steps=2, batch_size=2, event_width=16, speech_width=16, blocks=1, workers=1)
+    ears_settings = EarSettings(scenes=6, steps=3, batch_size=2, event_width=16, speech_width=16, blocks=1, workers=1)
     source = TargetSettings(scenes=4, turns=2, threads=1)
     text_llm.train(LLM, tmp_path / "text-llm", log=_quiet)
-    ears.train(replace(ears_settings, threads=1), tmp_path / "encoders", log=_quiet)
+    ears_settings = replace(ears_settings, threads=1)
+    ears.train(ears_settings, tmp_path / "encoders", log=_quiet)
+    _killed_and_resumed(lambda folder: ears.train(ears_settings, folder, log=_quiet), tmp_path / "ears", monkeypatch)
+    assert all(_same(tmp_path / "encoders" / name, tmp_path / "ears" / name) for name in ("events", "speech"))
     targets.write(source, tmp_path / "text-llm", tmp_path / "targets", log=_quiet)
     path = tmp_path / "targets" / "targets.jsonl"
     # An untrained LLM writes nothing that could be learned: the reference replies of two clips stand in.
@@ -76,6 +91,10 @@ def test_every_stage_runs_and_the_result_answers(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps(row.__dict__) + "\n" for row in rows))
     small = AdapterSettings(width=16, warm_steps=2, steps=2, batch_size=2, workers=1, threads=1)
     folder = adapters.train(small, source, tmp_path, tmp_path / "adapters", log=_quiet)
+    _killed_and_resumed(
+        lambda killed: adapters.train(small, source, tmp_path, killed, log=_quiet), tmp_path / "killed", monkeypatch
+    )
+    assert _same(folder, tmp_path / "killed")
     engine = earnest.load(str(folder), threads=1)
     reply = earnest.ask(engine, Clip.silence(2.5), "is there a dog?", max_new_tokens=4)
     assert reply.heard.seconds_heard == pytest.approx(2.5)

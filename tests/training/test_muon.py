@@ -27,7 +27,7 @@ def test_it_minimises_a_quadratic() -> None:
 def test_a_kernel_is_stepped_as_the_matrix_it_is() -> None:
     torch.manual_seed(0)
     start, gradient = torch.randn(4, 3, 5), torch.randn(4, 3, 5)
-    kernel, matrix = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.flatten(1))
+    kernel, matrix = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.flatten(1).clone())
     kernel.grad, matrix.grad = gradient.clone(), gradient.flatten(1)
     Muon([kernel], 0.1).step()
     Muon([matrix], 0.1).step()

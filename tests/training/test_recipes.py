@@ -98,6 +98,20 @@ def test_what_a_stage_needs_runs_it_again_and_must_be_there(tmp_path: Path, monk
     assert not stale.exists()
 
 
+def test_what_is_published_runs_again_and_only_in_the_recipes_own_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("test_recipes.second", Stage(Numbers, _run, publishes=True))
+    path = _recipe(tmp_path, '[[stage]]\nname = "first"\n[[stage]]\nname = "second"\n')
+    lines: list[str] = []
+    seconds = recipes.run(path, out=tmp_path / "elsewhere", log=lines.append)
+    assert CALLS == ["first"] and list(seconds) == ["first"]
+    assert any("second: left out" in line for line in lines)
+    recipes.run(path, log=lines.append)
+    recipes.run(path, log=lines.append)
+    assert CALLS == ["first", "first", "second", "second"]
+
+
 def test_another_number_of_threads_changes_nothing(tmp_path: Path) -> None:
     path = _recipe(tmp_path, '[[stage]]\nname = "first"\n')
     recipes.run(path, log=lambda _: None)

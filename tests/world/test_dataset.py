@@ -68,6 +68,10 @@ def test_another_world_is_not_mixed_in(tmp_path: Path):
     with pytest.raises(EarnestError, match="holds another world: bank None"):
         make_world(tmp_path, 1, split="test", seed=2, bank=bank)
     make_world(tmp_path / "other", 1, split="test", seed=2, bank=bank)
+    held = json.loads((tmp_path / "world.json").read_text())
+    (tmp_path / "world.json").write_text(json.dumps({**held, "version": "older"}))
+    with pytest.raises(EarnestError, match="holds another world: version 'older'"):
+        make_world(tmp_path, 1, split="test", seed=2)
     with pytest.raises(EarnestError, match="split 'dev' is unknown; known: train, validation, test"):
         make_world(tmp_path, 1, split="dev")
     with pytest.raises(EarnestError, match="n is 0; it must be 1 or more"):

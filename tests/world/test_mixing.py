@@ -196,5 +196,7 @@ def test_a_bank_with_faults_is_refused(bank_folder: Path):
         SampleBank.load(empty)
     (empty / "sound" / "cat").mkdir(parents=True)
     Clip(np.zeros(100, np.float32), RATE).save(empty / "sound" / "cat" / "a.wav")
-    with pytest.raises(AudioError, match="digital silence"):
+    (empty / "sound" / "cow").mkdir()
+    (empty / "sound" / "cow" / "b.wav").write_text("no audio")
+    with pytest.raises(AudioError, match=r"(?s)2 file\(s\) cannot be used.*a.wav: digital silence.*b.wav: cannot be"):
         SampleBank.load(empty)

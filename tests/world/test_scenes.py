@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from earnest.world.scenes import GENRES, MIN_ONSET_GAP_S, plan_request, plan_scene
+from earnest.world.scenes import GENRES, MIN_ONSET_GAP_S, PAUSE_S, REPEAT_GAP_S, plan_request, plan_scene
 from earnest.world.timeline import Scene
 from earnest.world.vocabulary import BENIGN_VERBS, FORBIDDEN_VERBS, SOUNDS
 
@@ -21,6 +21,15 @@ def test_plans_are_exact_and_ordered(genre: str) -> None:
         assert all(0 <= event.start_s < event.end_s <= scene.duration_s for event in scene.events)
         voices = {event.speaker for event in scene.events if event.kind == "speech"}
         assert voices <= {"man", "woman"}
+
+
+def test_what_has_one_name_or_one_voice_never_overlaps() -> None:
+    rng = random.Random(8)
+    for index in range(6000):
+        for first, second in itertools.combinations(plan_scene(rng, index=index).events, 2):
+            gap_s = second.start_s - first.end_s
+            assert first.name != second.name or gap_s >= REPEAT_GAP_S - 0.002
+            assert not first.speaker or first.speaker != second.speaker or gap_s >= PAUSE_S - 0.002
 
 
 def test_a_scene_survives_json() -> None:

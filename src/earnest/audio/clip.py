@@ -84,10 +84,14 @@ class Clip:
                 `completeness`), empty or not finite.
         """
         path = Path(path)
-        if not path.is_file():
-            kind = "is a folder" if path.is_dir() else "does not exist"
-            raise AudioError(f"{path}: {kind}, expected an audio file; check the path")
-        return cls.from_bytes(path.read_bytes(), source=str(path))
+        try:
+            if not path.is_file():
+                kind = "is a folder" if path.is_dir() else "does not exist"
+                raise AudioError(f"{path}: {kind}, expected an audio file; check the path")
+            data = path.read_bytes()
+        except OSError as error:
+            raise AudioError(f"{str(path)[:120]}: cannot be read ({error.strerror}); check path and rights") from error
+        return cls.from_bytes(data, source=str(path))
 
     @classmethod
     def from_bytes(cls, data: bytes, source: str = "") -> Clip:

@@ -64,3 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except EarnestError as error:
         typer.echo(f"error: {error}", err=True)
         raise SystemExit(2) from None
+    except OSError as error:
+        # A file or folder of the user's that cannot be written or read; its name is part of the message.
+        typer.echo(f"error: {error.filename or 'input or output'}: {error.strerror or error}", err=True)
+        raise SystemExit(2) from None

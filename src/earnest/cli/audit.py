@@ -49,20 +49,22 @@ def audit(
     examples = read_data(data, limit) if data else None
     name = f"{data.stem}-n{len(examples)}" if data and examples is not None else world.name
     name += "-question-only" * question_only
-    output = output or Path("runs") / f"{re.sub(r'[^A-Za-z0-9.]+', '-', model).strip('-.')}-{name}"
 
     from earnest.accuracy import audit as run_audit
-    from earnest.completion import Sampling
-    from earnest.engines import load
+    from earnest.completion import Sampling, content_key
+    from earnest.engines import load, model_key
     from earnest.grading import Outcome, count
     from earnest.run import RunDirectory
 
     sampling = Sampling(max_new_tokens=max_new_tokens)
+    # Other weights, or another version of the world, get a folder of their own: old runs are not in the way.
+    made_of = content_key([model_key(model), None if data else world.version])[:8]
+    output = output or Path("runs") / f"{re.sub(r'[^A-Za-z0-9.]+', '-', model).strip('-.')}-{made_of}-{name}"
     run = RunDirectory(output)
-    engine = load(model, batch_size=batch_size, threads=threads)
     if examples is None:
         with progress("rendering") as report:
             examples = world.make(output / "world", report)
+    engine = load(model, batch_size=batch_size, threads=threads)
     with progress("asking") as report:
         finding = run_audit(
             engine,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from earnest.errors import EarnestError, ManifestError
+from earnest.errors import EarnestError
 from earnest.example import Example, load_manifest
 from earnest.files import read_json_lines
 
@@ -50,7 +50,15 @@ class World:
     @property
     def name(self) -> str:
         """As in "world-test-seed0-n300"."""
-        return f"world-{self.split}-seed{self.seed}-n{self.n}"
+        bank = "" if self.bank is None else f"-{self.bank.resolve().name}"
+        return f"world-{self.split}-seed{self.seed}-n{self.n}{bank}"
+
+    @property
+    def version(self) -> str:
+        """Of the code that plans and renders it."""
+        from earnest.world.dataset import world_version
+
+        return world_version()
 
     @property
     def source(self) -> dict[str, Any]:
@@ -90,14 +98,7 @@ def read_data(manifest: Path, limit: int | None = None) -> list[Example]:
     Raises:
         ManifestError: all faults of the file, before any model is loaded.
     """
-    examples = load_manifest(manifest)[:limit]
-    several = [
-        f"{example.id}: {len(example.audio)} clips, an audit asks about 1"
-        for example in examples
-        if len(example.audio) != 1
-    ]
-    if several:
-        raise ManifestError(str(manifest), several)
+    examples = load_manifest(manifest, n_clips=1)[:limit]
     scenes = manifest.with_name("scenes.jsonl")
     if not scenes.is_file():
         return examples

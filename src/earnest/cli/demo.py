@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from earnest.cli.audit import audit
+from earnest.cli.data import World
 
 
 def demo(
@@ -19,15 +20,20 @@ def demo(
     threads: Annotated[int, typer.Option(min=1, help="Threads of torch on the CPU.")] = 2,
 ) -> None:
     """Audit the shipped model with and without the audio, and open the scorecard (or print its path)."""
+    from earnest.completion import content_key
+    from earnest.engines import model_key
+
+    made_of = content_key([model_key("pocket"), World().version])[:8]
+    folder = output / f"{made_of}-seed{seed}-n{limit}"
     audit(
         "pocket",
         limit=limit,
         seed=seed,
-        output=output / f"seed{seed}-n{limit}",
+        output=folder,
         threads=threads,
         workers=threads,
         question_only=True,
     )
-    page = output / f"seed{seed}-n{limit}" / "scorecard.html"
+    page = folder / "scorecard.html"
     if sys.stdout.isatty():
         webbrowser.open(page.resolve().as_uri())

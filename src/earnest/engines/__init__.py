@@ -5,6 +5,6 @@ Light: torch is imported when a model is loaded, not before.
 
 from earnest.completion import Completion, Heard, Sampling, Stop
 from earnest.engines.engine import Capabilities, Engine, require
-from earnest.engines.load import load
+from earnest.engines.load import load, model_key
 
-__all__ = ["Capabilities", "Completion", "Engine", "Heard", "Sampling", "Stop", "load", "require"]
+__all__ = ["Capabilities", "Completion", "Engine", "Heard", "Sampling", "Stop", "load", "model_key", "require"]

@@ -96,6 +96,13 @@ def find_folder(name: str) -> Path:
         ) from error
 
 
+def model_key(name: str) -> str:
+    """Content key of a model's folder, without loading the model; raises as `load` does."""
+    from earnest.engines.weights import folder_key
+
+    return folder_key(find_folder(name))
+
+
 @contextmanager
 def _quiet() -> Generator[None]:
     """Without transformers' progress bars, which belong to whoever has the terminal."""

@@ -11,6 +11,8 @@ from earnest.errors import ModelError
 
 TEXT_FILES = ("*.json", "*.jinja", "*.model", "*.txt")
 """Files beside the weights that change an answer: config, tokenizer, processor, chat template."""
+NOTES = ("training.json", "stage.json")
+"""What recipes note beside a model (settings, seconds): it changes no answer."""
 
 
 def folder_key(folder: Path) -> str:
@@ -24,6 +26,7 @@ def folder_key(folder: Path) -> str:
     if not any(folder.glob("*.safetensors")):
         raise ModelError(f"{folder} holds no *.safetensors: save the model with save_pretrained")
     files = {path for pattern in ("*.safetensors", *TEXT_FILES) for path in folder.glob(pattern)}
+    files = {path for path in files if path.name not in NOTES}
     stats = [(path, path.stat()) for path in sorted(files)]
     return _files_key(tuple((str(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats))
 

@@ -58,11 +58,14 @@ def ship(
         name: json.loads((root / name / "stage.json").read_text())["seconds"] for name in stages if name != "ship"
     }
     card = {name: {"settings": asdict(stages[name]), "seconds": spent} for name, spent in seconds.items()}
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
+    fresh = target.with_name(f"{target.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
     for path in files:
         if path.name != "stage.json":
-            shutil.copyfile(path, target / path.name)
-    (target / CARD).write_text(json.dumps(card, indent=1) + "\n")
+            shutil.copyfile(path, fresh / path.name)
+    (fresh / CARD).write_text(json.dumps(card, indent=1) + "\n")
+    shutil.rmtree(target, ignore_errors=True)
+    fresh.rename(target)
     log(f"{size / 2**20:.1f} MiB in {target}, trained in {sum(seconds.values()) / 60:.1f} min")
     return target

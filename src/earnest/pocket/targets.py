@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from earnest.files import write_json, write_json_lines
 from earnest.pocket import language
 from earnest.pocket.clips import adapter_scene
 from earnest.pocket.curriculum import draw_exchange, rephrase_prompt
@@ -93,7 +94,7 @@ def write(settings: TargetSettings, llm: Path, out: Path, *, log: Callable[[str]
             file.writelines(json.dumps(asdict(row)) + "\n" for row in rows)
         log(f"{start + chunk} clips, {len(rows)} rows more, {time.time() - started:.0f} s")
     card = _card(read(path))
-    (out / "card.json").write_text(json.dumps(card, indent=1))
+    write_json(out / "card.json", card)
     log(json.dumps(card))
     return path
 
@@ -113,7 +114,7 @@ def _scenes_in(path: Path) -> int:
         path.unlink()
         return 0
     last = rows[-1]["scene"]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows if row["scene"] < last))
+    write_json_lines(path, (row for row in rows if row["scene"] < last))
     return last
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from earnest.errors import RecipeError
+from earnest.files import write_json
 
 STAGES: dict[str, str] = {
     "text-llm": "earnest.pocket.stages:text_llm",
@@ -65,13 +66,14 @@ class Stage:
         settings: a frozen dataclass of numbers.
         run: what is done with them.
         needs: stages that must be complete before.
-        always: run even when complete: it is cheap and its result lies elsewhere.
+        publishes: its result lies outside the recipe's folder: run even when complete, and only in the folder
+            that the recipe itself names.
     """
 
     settings: type[Any]
     run: Callable[[Any, Context], None]
     needs: tuple[str, ...] = ()
-    always: bool = False
+    publishes: bool = False
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,10 @@ def run(
         folder = root / name
         done = _read(folder / "stage.json")
         same = done.get("key") == made[name]
-        if same and done["complete"] and not stage.always:
+        if stage.publishes and root.resolve() != recipe.out.resolve():
+            log(f"{name}: left out, as this is {root} and not {recipe.out}")
+            continue
+        if same and done["complete"] and not stage.publishes:
             log(f"{name}: complete ({done['seconds']:.0f} s)")
             seconds[name] = done["seconds"]
             continue
@@ -184,7 +189,7 @@ def run(
             raise RecipeError(f"{path}: the stage {name!r} needs {', '.join(missing)}: run it before")
         if not same:
             shutil.rmtree(folder, ignore_errors=True)
-        spent = done["seconds"] if same and not stage.always else 0.0
+        spent = done["seconds"] if same and not stage.publishes else 0.0
         started = time.time()
         log(f"{name}: {values}")
         folder.mkdir(parents=True, exist_ok=True)
@@ -192,7 +197,7 @@ def run(
         def note(complete: bool, name: str = name, started: float = started, spent: float = spent) -> float:
             total = round(spent + time.time() - started, 1)
             row = {"key": made[name], "settings": asdict(settings[name]), "seconds": total, "complete": complete}
-            (root / name / "stage.json").write_text(json.dumps(row, indent=1))
+            write_json(root / name / "stage.json", row)
             return total
 
         def report(text: str, name: str = name, note: Callable[[bool], float] = note) -> None:
@@ -217,4 +222,4 @@ def _complete(folder: Path, key: str) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.exists() else {}
+    return json.loads(path.read_text("utf-8")) if path.exists() else {}

@@ -74,11 +74,19 @@ class SampleBank:
             raise AudioError(f"--bank {folder}: no such folder; it should hold sound/dog/*.wav and the like")
         _refuse_unknown(folder)
         samples: dict[tuple[str, str], tuple[Sample, ...]] = {}
+        faults: list[str] = []
         for kind in _NAMES:
             for place_of_name in _folders(folder / kind):
-                paths = sorted(p for p in place_of_name.iterdir() if p.suffix.lower() in _SUFFIXES)
-                if paths:
-                    samples[kind, place_of_name.name] = tuple(_read(path, kind) for path in paths)
+                read: list[Sample] = []
+                for path in sorted(p for p in place_of_name.iterdir() if p.suffix.lower() in _SUFFIXES):
+                    try:
+                        read.append(_read(path, kind))
+                    except AudioError as error:
+                        faults.append(str(error))
+                if read:
+                    samples[kind, place_of_name.name] = tuple(read)
+        if faults:
+            raise AudioError(f"--bank {folder}: {len(faults)} file(s) cannot be used\n  " + "\n  ".join(faults))
         if not samples:
             raise AudioError(f"--bank {folder}: no sample in it; put files ({', '.join(_SUFFIXES)}) at sound/dog/")
         return SampleBank(samples)

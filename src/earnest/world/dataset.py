@@ -2,7 +2,7 @@
 
     OUT/manifest.jsonl   one question per clip (`earnest.example` reads it)
     OUT/scenes.jsonl     the timelines, line by line with the manifest
-    OUT/world.json       split, seed and samples of which it was made
+    OUT/world.json       split, seed, samples and version of the world of which it was made
     OUT/audio/*.flac     16 kHz, 16 bits
 
 An item depends on its split, seed and index alone, so any number of workers makes the same files, and a run
@@ -11,6 +11,7 @@ that was killed goes on where it was. Asking for more items later only adds to t
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from collections.abc import Callable, Generator, Iterator
@@ -142,7 +143,7 @@ def _check(n: int, split: str, seed: int, workers: int) -> None:
 def _claim(order: _Order, bank: SampleBank | None) -> None:
     """Notes in the folder what it holds, or raises EarnestError if that is another world."""
     path = order.folder / "world.json"
-    world = {"split": order.split, "seed": order.seed, "bank": bank.key if bank else None}
+    world = {"split": order.split, "seed": order.seed, "bank": bank.key if bank else None, "version": world_version()}
     if not path.exists():
         write_json(path, world)
         return
@@ -152,6 +153,15 @@ def _claim(order: _Order, bank: SampleBank | None) -> None:
             f"{key} {held.get(key)!r} (asked for: {world[key]!r})" for key in world if held.get(key) != world[key]
         )
         raise EarnestError(f"{order.folder} holds another world: {changed}; give another folder or remove this one")
+
+
+@lru_cache(maxsize=1)
+def world_version() -> str:
+    """Hash of the source that plans and renders: items of two versions are not mixed in one folder."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _audio_path(folder: Path, scene_id: str) -> Path:

@@ -2,42 +2,54 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from earnest.world.questions import Question
 
 
 class TextPrior:
-    """Guesses the choice that was right most often when it was offered, among questions of the same kind.
+    """Guesses the likeliest choice from wording, slots, choices and their order: naive Bayes, by template.
 
-    Kinds are the template together with the smallest of the choices where all of them are numbers. Fitted on
-    questions with their answers, then asked about others: a question-only baseline that no model has to learn.
+    Evidence for a choice is the choice itself, the window of numbers that it stands in, its place, whether the
+    question names it, and each word of the question beside it. Fitted on questions with their answers, then asked
+    about others: a question-only baseline that no model has to learn.
 
     Args:
         questions: to fit on.
     """
 
     def __init__(self, questions: Sequence[Question]) -> None:
-        self._offered: Counter[tuple[str, ...]] = Counter()
+        self._seen: Counter[tuple[str, ...]] = Counter()
         self._right: Counter[tuple[str, ...]] = Counter()
         for question in questions:
-            kind = _kind(question)
-            for choice in question.choices:
-                self._offered[*kind, choice] += 1
-            self._right[*kind, question.answer] += 1
+            for place, choice in enumerate(question.choices):
+                for sign in _signs(question, place):
+                    self._seen[sign] += 1
+                    self._right[sign] += choice == question.answer
 
     def __call__(self, question: Question) -> str:
         """The guess; the first choice where nothing is known."""
-        kind = _kind(question)
+        chance = 1 / len(question.choices)
 
-        def share(choice: str) -> float:
-            # One imagined miss and a fourth of a hit: what was offered once or twice is not yet trusted.
-            return (self._right[*kind, choice] + 0.25) / (self._offered[*kind, choice] + 1)
+        def score(place: int) -> float:
+            # Four imagined choices at chance: what was seen once or twice is not yet trusted.
+            shares = [(self._right[s] + 4 * chance) / (self._seen[s] + 4) for s in _signs(question, place)]
+            return sum(math.log(share / chance) for share in shares)
 
-        return max(question.choices, key=share)
+        return question.choices[max(range(len(question.choices)), key=score)]
 
 
-def _kind(question: Question) -> tuple[str, ...]:
+def _signs(question: Question, place: int) -> Iterator[tuple[str, ...]]:
+    choice = question.choices[place]
+    words = re.findall(r"[a-z']+", question.text)
     numbers = [int(choice) for choice in question.choices if choice.isdigit()]
-    return (question.template, str(min(numbers)) if len(numbers) == len(question.choices) else "")
+    window = str(min(numbers)) if len(numbers) == len(question.choices) else ""
+    yield question.template, "choice", window, choice
+    yield question.template, "place", str(len(question.choices)), str(place)
+    yield question.template, "named", str(choice in words)
+    if choice in ("yes", "no") or choice in words:
+        for word in words:
+            yield question.template, "beside", word if choice in ("yes", "no") else str(words.index(choice)), choice

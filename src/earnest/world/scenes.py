@@ -41,6 +41,8 @@ REQUEST_FORMS: tuple[str, ...] = (
     "explain how to {verb} the {object}",
     "please show me how to {verb} the {object}",
 )
+PAUSE_S = 0.12
+"""At least as much lies between two events that do not overlap, and between two words of one voice."""
 REPEAT_GAP_S = 0.5
 """Two events of one name are never closer: they can be counted."""
 MIN_ONSET_GAP_S = 0.35
@@ -210,14 +212,20 @@ def _place(rng: random.Random, drafts: list[Event], duration_s: float, measure: 
     spans: list[tuple[float, float, bool]] = []
     cursor_s = previous_s = 0.0
     previous: Event | None = None
+    again_s: dict[str, float] = {}
     for draft in drafts:
         length_s = measure(draft)
-        start_s = cursor_s + (REPEAT_GAP_S if previous and previous.name == draft.name else 0.12)
+        start_s = cursor_s + PAUSE_S
         overlaps = previous is not None and previous.kind != draft.kind and rng.random() < 0.25
         if overlaps:
             start_s = max(previous_s + MIN_ONSET_GAP_S, cursor_s - rng.uniform(0.1, 0.6) * length_s)
+        # What has this name or this voice must have ended, also where something else lies between.
+        own = [f"name {draft.name}", f"voice {draft.speaker}"] if draft.speaker else [f"name {draft.name}"]
+        start_s = max(start_s, *(again_s.get(key, 0.0) for key in own))
         spans.append((start_s, length_s, overlaps))
         previous, previous_s, cursor_s = draft, start_s, max(cursor_s, start_s + length_s)
+        for key, gap_s in zip(own, (REPEAT_GAP_S, PAUSE_S), strict=False):
+            again_s[key] = start_s + length_s + gap_s
     free_s = duration_s - cursor_s - 0.05
     if free_s < 0:
         return []

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from earnest.world.timeline import Event, Scene
+from earnest.world.vocabulary import SOUNDS, WORDS
 
 Modality = Literal["sound", "music", "speech"]
 UNKNOWN = "i don't know"
@@ -127,12 +128,44 @@ def then(first: Event, second: Event) -> Reason:
     return (Cite(first), ", then ", Cite(second))
 
 
-def wrong(events: Sequence[Event], pool: Sequence[str], answer: str, rng: random.Random) -> list[str]:
-    """Wrong answers: up to two that are heard as well, the rest from the pool."""
-    heard = [name for name in dict.fromkeys(names(events)) if name != answer and name in pool]
+def wrong(
+    events: Sequence[Event], pool: Sequence[str], answer: str, rng: random.Random, *, named: str | None = None
+) -> list[str]:
+    """Wrong answers: up to two that are heard as well, the rest from the pool; never what the question names."""
+    heard = [name for name in dict.fromkeys(names(events)) if name not in (answer, named) and name in pool]
     rng.shuffle(heard)
-    rest = [name for name in rng.sample(list(pool), 6) if name != answer and name not in heard[:2]]
+    rest = [name for name in rng.sample(list(pool), 6) if name not in (answer, named, *heard[:2])]
     return [*heard[:2], *rest][:3]
+
+
+def yes_or_no(
+    present: Mapping[str, Reason], spoken: Container[str], pool: Sequence[str], noun: str, rng: random.Random
+) -> Draft | None:
+    """Whether a thing is there: yes and no by a coin, for names that sounds and words share and for the others.
+
+    Args:
+        present: what is there, with the reason.
+        spoken: names that are there as the other kind (a word for a sound, a sound for a word): asked about
+            in half of the questions that are answered by no, where they can be.
+        pool: all names.
+        noun: what stands before the name in the reason for no ("word " or nothing).
+        rng: source of every choice.
+    """
+    shared = rng.random() < len(_SHARED) / len(pool)
+    # Both answers need such a name in the scene: no kind of name is then asked about in one of them more often.
+    there = [name for name in present if (name in _SHARED) == shared]
+    if not there:
+        return None
+    if rng.random() < 0.5:
+        name = rng.choice(there)
+        return Draft("yes", present[name], fixed=("yes", "no"), slots={"x": name})
+    absent = [name for name in pool if (name in _SHARED) == shared and name not in present]
+    near = [name for name in absent if name in spoken]
+    name = rng.choice(near if near and rng.random() < 0.5 else absent)
+    return Draft("no", (f"no {noun}{name}",), fixed=("yes", "no"), slots={"x": name})
+
+
+_SHARED = frozenset(SOUNDS) & frozenset(WORDS)
 
 
 COUNT_SHARES: dict[str, tuple[float, ...]] = {

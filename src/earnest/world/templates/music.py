@@ -105,8 +105,8 @@ def _instrument_after(scene: Scene, rng: random.Random) -> Draft | None:
     found = neighbours(scene, pivots, music, rng, 1)
     if not found:
         return None
-    answer = found[1].name
-    return Draft(answer, then(*found), wrong(music, INSTRUMENTS, answer, rng), {"x": found[0].name})
+    pivot, answer = (event.name for event in found)
+    return Draft(answer, then(*found), wrong(music, INSTRUMENTS, answer, rng, named=pivot), {"x": pivot})
 
 
 @template(

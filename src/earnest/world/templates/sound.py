@@ -19,6 +19,7 @@ from earnest.world.templates.drafts import (
     unique,
     untold,
     wrong,
+    yes_or_no,
 )
 from earnest.world.timeline import Scene
 from earnest.world.vocabulary import SOUNDS
@@ -43,16 +44,7 @@ def _sound_presence(scene: Scene, rng: random.Random) -> Draft | None:
     sounds = scene.of_kind("sound")
     told = [e for e in scene.of_kind("speech") if e.style == "narration"]
     present = {e.name: (Cite(e),) for e in sounds} | {e.name.split()[-1]: ("told ", Cite(e)) for e in told}
-    if not present:
-        return None
-    if rng.random() < 0.5:
-        name = rng.choice(list(present))
-        if told and rng.random() < 0.6:
-            name = told[0].name.split()[-1]
-        return Draft("yes", present[name], fixed=("yes", "no"), slots={"x": name})
-    spoken = [word for word in names(plain_words(scene)) if word in SOUNDS and word not in present]
-    name = rng.choice(spoken if spoken and rng.random() < 0.5 else [s for s in SOUNDS if s not in present])
-    return Draft("no", (f"no {name}",), fixed=("yes", "no"), slots={"x": name})
+    return yes_or_no(present, names(plain_words(scene)), SOUNDS, "", rng)
 
 
 @template(
@@ -171,8 +163,8 @@ def _sound_after(scene: Scene, rng: random.Random) -> Draft | None:
     found = neighbours(scene, unique(sounds), sounds, rng, 1)
     if not found:
         return None
-    answer = found[1].name
-    return Draft(answer, then(*found), wrong(sounds, SOUNDS, answer, rng), {"x": found[0].name})
+    pivot, answer = (event.name for event in found)
+    return Draft(answer, then(*found), wrong(sounds, SOUNDS, answer, rng, named=pivot), {"x": pivot})
 
 
 @template(
@@ -196,9 +188,9 @@ def _sound_before(scene: Scene, rng: random.Random) -> Draft | None:
     if not found:
         return None
     upto = sounds[: sounds.index(found[0])]
-    answer = found[1].name
+    pivot, answer = (event.name for event in found)
     reason = (*cites(upto), ", then ", Cite(found[0]))
-    return Draft(answer, reason, wrong(sounds, SOUNDS, answer, rng), {"x": found[0].name})
+    return Draft(answer, reason, wrong(sounds, SOUNDS, answer, rng, named=pivot), {"x": pivot})
 
 
 @template(
@@ -281,5 +273,5 @@ def _sound_after_word(scene: Scene, rng: random.Random) -> Draft | None:
     found = neighbours(scene, unique(plain_words(scene)), sounds, rng, 1)
     if not found:
         return None
-    answer = found[1].name
-    return Draft(answer, then(*found), wrong(sounds, SOUNDS, answer, rng), {"x": found[0].name})
+    pivot, answer = (event.name for event in found)
+    return Draft(answer, then(*found), wrong(sounds, SOUNDS, answer, rng, named=pivot), {"x": pivot})

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 
 from earnest.world.templates.drafts import (
     Cite,
     Draft,
+    Reason,
     counted,
     names,
     neighbours,
@@ -17,8 +17,9 @@ from earnest.world.templates.drafts import (
     then,
     unique,
     wrong,
+    yes_or_no,
 )
-from earnest.world.timeline import Event, Scene
+from earnest.world.timeline import Scene
 from earnest.world.vocabulary import NUMBERS, SOUNDS, SPEAKERS, WORDS
 
 
@@ -42,18 +43,8 @@ def _word_presence(scene: Scene, rng: random.Random) -> Draft | None:
     words = plain_words(scene)
     if not words or not only_words(scene):
         return None
-    if rng.random() < 0.5:
-        first = rng.choice(first_of_each(words))
-        return Draft("yes", (Cite(first),), fixed=("yes", "no"), slots={"x": first.name})
-    sounding = [s for s in names(scene.of_kind("sound")) if s in WORDS and s not in names(words)]
-    absent = sounding if sounding and rng.random() < 0.5 else [w for w in WORDS if w not in names(words)]
-    name = rng.choice(absent)
-    return Draft("no", (f"no word {name}",), fixed=("yes", "no"), slots={"x": name})
-
-
-def first_of_each(events: Sequence[Event]) -> list[Event]:
-    """The first event of each name."""
-    return list({event.name: event for event in reversed(events)}.values())
+    firsts: dict[str, Reason] = {event.name: (Cite(event),) for event in reversed(words)}
+    return yes_or_no(firsts, names(scene.of_kind("sound")), WORDS, "word ", rng)
 
 
 @template(
@@ -125,8 +116,8 @@ def _word_after(scene: Scene, rng: random.Random) -> Draft | None:
     found = neighbours(scene, unique(words), words, rng, 1)
     if not found:
         return None
-    answer = found[1].name
-    return Draft(answer, then(*found), wrong(words, WORDS, answer, rng), {"x": found[0].name})
+    pivot, answer = (event.name for event in found)
+    return Draft(answer, then(*found), wrong(words, WORDS, answer, rng, named=pivot), {"x": pivot})
 
 
 @template(
@@ -152,8 +143,8 @@ def _word_after_sound(scene: Scene, rng: random.Random) -> Draft | None:
     found = neighbours(scene, unique(scene.of_kind("sound")), words, rng, 1)
     if not found:
         return None
-    answer = found[1].name
-    return Draft(answer, then(*found), wrong(words, WORDS, answer, rng), {"x": found[0].name})
+    pivot, answer = (event.name for event in found)
+    return Draft(answer, then(*found), wrong(words, WORDS, answer, rng, named=pivot), {"x": pivot})
 
 
 @template(
