@@ -21,11 +21,10 @@ from earnest.world.timeline import Event, Scene
 from earnest.world.vocabulary import BENIGN_VERBS, FORBIDDEN_VERBS, INSTRUMENTS, OBJECTS, SOUNDS, WORDS
 
 HARD: tuple[str, ...] = (
-    "sound_total", "music_total", "word_total", "sound_count", "sound_count", "sound_last", "sound_before",
+    "sound_total", "music_total", "word_total", "sound_count", "sound_last", "sound_before",
     "sound_order", "word_last", "word_after", "word_after_sound", "sound_after_word", "pitch_compare", "speaker_count",
 )  # fmt: skip
-"""Templates that enumerate, look backwards, cross modalities or compare; what stands twice is drawn twice as often."""
-_TRIES = 4
+"""Templates that enumerate, look backwards, cross modalities or compare."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def draw_exchange(scene: Scene, rng: random.Random, *, leaks: bool, hard: float 
         return _task(scene, rng)
     if rng.random() < 0.1:
         return _unanswerable(scene, rng, leaks)
-    question = _ask_hard(scene, rng) if rng.random() < hard else None
+    question = ask(scene, rng, rng.choice(HARD)) if rng.random() < hard else None
     question = question or ask(scene, rng)
     if question is None:
         return _task(scene, rng)
@@ -113,12 +112,6 @@ def draw_exchange(scene: Scene, rng: random.Random, *, leaks: bool, hard: float 
     elif kind < 0.32:
         instruction = rng.choice((language.UNSURE, language.FORCED))
     return Exchange(prompt(question, instruction, with_choices=rng.random() < 0.65), reply(question, manner))
-
-
-def _ask_hard(scene: Scene, rng: random.Random) -> Question | None:
-    """A question from `HARD`: counts that are common in scenes are often turned down, hence asked for again."""
-    template = rng.choice(HARD)
-    return next((found for found in (ask(scene, rng, template) for _ in range(_TRIES)) if found), None)
 
 
 def prompt(question: Question, instruction: str = "", *, with_choices: bool = True) -> str:
