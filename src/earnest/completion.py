@@ -71,13 +71,20 @@ class Heard:
 
     Attributes:
         seconds_given: length of the audio that was handed over, in seconds.
-        seconds_heard: length of the audio that reached the model, in seconds.
+        seconds_heard: length of the audio that reached the model, in seconds; None where the engine cannot tell.
         audio_tokens: positions in the prompt that hold audio.
     """
 
     seconds_given: float = 0.0
-    seconds_heard: float = 0.0
+    seconds_heard: float | None = 0.0
     audio_tokens: int = 0
+
+    @property
+    def shown(self) -> str:
+        """As in "3.0 of 3.0 s heard, 12 audio tokens"."""
+        if self.seconds_heard is None:
+            return f"{self.seconds_given:.1f} s given; the server does not tell how much it heard"
+        return f"{self.seconds_heard:.1f} of {self.seconds_given:.1f} s heard, {self.audio_tokens} audio tokens"
 
 
 @dataclass(frozen=True)

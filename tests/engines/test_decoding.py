@@ -3,8 +3,10 @@ import torch
 from transformers import DynamicCache, Qwen3Config, Qwen3ForCausalLM
 
 from earnest.completion import Sampling, Stop
-from earnest.engines.decoding import Job, Reply, StopFinder, cut_after_stop, decode, left_pad, positions_of
+from earnest.engines.decoding import Job, Reply, StopFinder, cut_after_stop, decode
 from earnest.engines.kv_cache import ROOM, ReservedLayer, growing_cache
+from earnest.engines.prefill import left_pad, positions_of, prefill
+from earnest.engines.prefixes import PrefixTree
 
 torch.set_num_threads(1)
 VOCABULARY = 90
@@ -29,11 +31,11 @@ def text_of(token_ids: list[int]) -> str:
 def run(
     model: Qwen3ForCausalLM, prompts: list[list[int]], samplings: list[Sampling], ends: frozenset[int] = frozenset()
 ) -> list[Reply]:
-    ids, mask = left_pad(prompts, 0, torch.device("cpu"))
     jobs = [Job(s, str(prompt), text_of) for prompt, s in zip(prompts, samplings, strict=True)]
     with torch.inference_mode():
-        embeds = model.get_input_embeddings()(ids)
-        return decode(model, embeds, mask, jobs, end_ids=ends, banned_ids=(0,), stops=StopFinder(lambda: LETTERS))
+        roots = [PrefixTree(0).root] * len(prompts)
+        begun = prefill(model, roots, prompts, model.get_input_embeddings(), pad_id=0, device=torch.device("cpu"))
+        return decode(model, begun, jobs, end_ids=ends, banned_ids=(0,), stops=StopFinder(lambda: LETTERS))
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import typer
 
 from earnest.cli.ask import ask
 from earnest.cli.audit import audit
+from earnest.cli.check import check
 from earnest.cli.demo import demo
 from earnest.cli.make import make
 from earnest.cli.train import train
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 app.command()(ask)
 app.command()(audit)
+app.command()(check)
 app.command()(demo)
 app.command()(train)
 app.add_typer(make, name="make")

@@ -8,15 +8,17 @@ from typing import Annotated
 import typer
 
 from earnest.cli.console import console
+from earnest.cli.options import BaseUrl, Model, Threads
 
 
 def ask(
-    model: Annotated[str, typer.Argument(help="pocket, a folder, or a hub id.")],
+    model: Model,
     file: Annotated[Path, typer.Argument(help="The clip: WAV, FLAC, OGG or MP3.")],
     question: Annotated[str, typer.Argument(help="What is asked about it.")],
     choices: Annotated[str, typer.Option(help='What to choose from: "dog;cat;bird".')] = "",
     max_new_tokens: Annotated[int, typer.Option(help="Longest reply, in tokens.")] = 256,
-    threads: Annotated[int, typer.Option(help="Threads of torch on the CPU.")] = 2,
+    threads: Threads = 2,
+    base_url: BaseUrl = None,
 ) -> None:
     """Ask one question about one clip. Exit code 1 if the request failed."""
     from earnest.asking import ask as ask_model
@@ -28,7 +30,8 @@ def ask(
     from earnest.engines import load
     from earnest.grading import Outcome
 
-    reply = ask_model(load(model, threads=threads), clip, question, options, max_new_tokens=max_new_tokens)
+    engine = load(model, threads=threads, base_url=base_url)
+    reply = ask_model(engine, clip, question, options, max_new_tokens=max_new_tokens)
     rows = [("outcome", reply.outcome)]
     if reply.reasoning:
         rows.insert(0, ("reasoning", reply.reasoning))
@@ -39,12 +42,7 @@ def ask(
     if reply.confidence is not None:
         rows.append(("confidence", f"{reply.confidence:.2f} (mean token probability of the answer)"))
     heard = reply.heard
-    rows.append(
-        (
-            "heard",
-            f"{heard.seconds_heard:.1f} of {heard.seconds_given:.1f} s, {heard.audio_tokens} audio tokens",
-        )
-    )
+    rows.append(("heard", heard.shown))
     for name, value in rows:
         console.print(f"{name:<11}{value}", markup=False)
     if reply.outcome == Outcome.FAILED.value:

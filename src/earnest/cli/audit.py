@@ -9,10 +9,11 @@ from typing import Annotated
 import typer
 
 from earnest.cli.console import command_line, console, progress
+from earnest.cli.options import BaseUrl, MaxConnections, Model, Threads
 
 
 def audit(
-    model: Annotated[str, typer.Argument(help="pocket, a folder, or a hub id.")],
+    model: Model,
     data: Annotated[
         Path | None,
         typer.Option(help="JSONL, JSON or CSV with audio, question, answer. Default: the diagnostic world."),
@@ -29,7 +30,9 @@ def audit(
         typer.Option("--output", "-o", "--log-dir", help="Run directory; the same command resumes it."),
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest reply, in tokens.")] = 256,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of torch on the CPU.")] = 2,
+    threads: Threads = 2,
+    base_url: BaseUrl = None,
+    max_connections: MaxConnections = 16,
     question_only: Annotated[
         bool, typer.Option("--question-only", help="Ask again without the audio: what is owed to listening?")
     ] = False,
@@ -58,13 +61,15 @@ def audit(
 
     sampling = Sampling(max_new_tokens=max_new_tokens)
     # Other weights, or another version of the world, get a folder of their own: old runs are not in the way.
-    made_of = content_key([model_key(model), None if data else world.version])[:8]
+    made_of = content_key([model_key(model, base_url), None if data else world.version])[:8]
     output = output or Path("runs") / f"{re.sub(r'[^A-Za-z0-9.]+', '-', model).strip('-.')}-{made_of}-{name}"
     run = RunDirectory(output)
     if examples is None:
         with progress("rendering") as report:
             examples = world.make(output / "world", report)
-    engine = load(model, batch_size=batch_size, threads=threads)
+    engine = load(
+        model, batch_size=batch_size, threads=threads, base_url=base_url, max_connections=max_connections
+    )
     with progress("asking") as report:
         finding = run_audit(
             engine,

@@ -1,7 +1,7 @@
-"""Batched decoding: one prefill, then one token for every unfinished row at a time.
+"""Batched decoding behind prompts that have been run: one token for every unfinished row at a time.
 
-Rows are padded on the left; positions are explicit, so that a row's answer does not depend on its padding. Rows
-end independently; finished ones are dropped from the batch once an eighth of it is finished.
+Padding is masked and positions are explicit, so that a row's answer does not depend on it. Rows end independently;
+finished ones are dropped from the batch once an eighth of it is finished.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from earnest.completion import Sampling, Stop
 from earnest.engines.choosing import TokenChooser
-from earnest.engines.kv_cache import growing_cache
+from earnest.engines.prefill import Prefilled, row_columns, row_layers
+from earnest.engines.prefixes import Layers
 
 
 @dataclass(frozen=True)
@@ -87,75 +87,54 @@ def cut_after_stop(text: str, stop: tuple[str, ...]) -> str | None:
     return text[: min(ends)] if ends else None
 
 
-def left_pad(sequences: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Token ids and mask, both [B, T] int64, padded on the left."""
-    width = max(len(sequence) for sequence in sequences)
-    ids = torch.tensor([[pad_id] * (width - len(s)) + list(s) for s in sequences], device=device)
-    lengths = torch.tensor([len(s) for s in sequences], device=device)
-    mask = (torch.arange(width, device=device)[None] >= width - lengths[:, None]).long()
-    return ids, mask
-
-
-def positions_of(mask: Tensor) -> Tensor:
-    """Positions [B, T] of left-padded rows: 0 at the first real token."""
-    return (mask.cumsum(-1) - 1).clamp_(min=0)
-
-
 def decode(
     language_model: Any,
-    embeds: Tensor,
-    mask: Tensor,
+    begun: Prefilled,
     jobs: Sequence[Job],
     *,
     end_ids: frozenset[int],
     banned_ids: Iterable[int],
     stops: StopFinder,
+    on_reply: Callable[[int, Layers, Sequence[int]], None] | None = None,
 ) -> list[Reply]:
     """Answers a batch.
 
     Args:
-        language_model: maps `inputs_embeds` or `input_ids` to logits, with a transformers cache.
-        embeds: [B, T, D], padded on the left.
-        mask: [B, T] int64, 1 at real tokens.
+        language_model: maps `input_ids` to logits, with a transformers cache.
+        begun: the batch's prompts, run. Its cache is used up.
         jobs: one for each row.
         end_ids: tokens that end a turn. They are part of the reply's ids, not of its text.
         banned_ids: tokens that a reply never holds.
         stops: finder of stop strings.
+        on_reply: given each row when it ends, the keys and values [heads, n, D] of all that was run behind its known
+            prefix (the rest of its prompt and its reply without the last token), and the reply's ids.
 
     Returns:
         One reply for each row. Log-probabilities are the model's own: of the softmax at temperature 1 over the
         whole vocabulary, before anything is banned.
     """
-    width = mask.shape[1]
+    mask, lengths, cache = begun.mask, begun.lengths, begun.cache
+    width, device = mask.shape[1], mask.device
     replies = [Reply() for _ in jobs]
     limits = [job.sampling.max_new_tokens for job in jobs]
     candidates = [stops.candidates(job.sampling.stop) for job in jobs]
-    lengths = mask.sum(-1, keepdim=True)
     columns = torch.cat([mask, mask.new_ones(len(jobs), max(limits))], dim=1)
     rows = list(range(len(jobs)))
     unfinished = set(rows)
-    cache = growing_cache(language_model.config)
-    output = language_model(
-        inputs_embeds=embeds,
-        attention_mask=mask,
-        position_ids=positions_of(mask),
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
+    logits = begun.logits[:, -1]
     chooser = TokenChooser(
         [job.sampling for job in jobs],
         [job.key for job in jobs],
         banned_ids,
-        vocabulary=output.logits.shape[-1],
-        device=embeds.device,
+        vocabulary=logits.shape[-1],
+        device=device,
     )
     for step in range(max(limits)):
-        logits = output.logits[:, -1].float()  # [R, V]
+        logits = logits.float()  # [R, V]
         total = logits.logsumexp(-1)
         tokens = chooser.choose(logits, step)  # [R]
         logprobs = logits.gather(1, tokens[:, None])[:, 0] - total
-        for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
+        for place, (row, token, logprob) in enumerate(zip(rows, tokens.tolist(), logprobs.tolist(), strict=True)):
             if row not in unfinished:
                 continue
             reply = replies[row]
@@ -169,22 +148,25 @@ def decode(
                     reply.stop, reply.text = Stop.STOP_STRING, text
             if reply.stop != Stop.LENGTH or step + 1 == limits[row]:
                 unfinished.remove(row)
+                if on_reply is not None:
+                    run = row_columns(columns[place, : width + step], begun.known)
+                    on_reply(row, row_layers(cache, place, run), reply.token_ids)
         if not unfinished:
             break
         if len(rows) - len(unfinished) >= max(1, len(rows) // 8):
             kept = [place for place, row in enumerate(rows) if row in unfinished]
             rows = [rows[place] for place in kept]
-            index = torch.tensor(kept, device=embeds.device)
+            index = torch.tensor(kept, device=device)
             cache.batch_select_indices(index)
             chooser.keep_rows(index)
             tokens, lengths, columns = tokens[index], lengths[index], columns[index]
-        output = language_model(
+        logits = language_model(
             input_ids=tokens[:, None],
             attention_mask=columns[:, : width + step + 1],
             position_ids=lengths + step,
             past_key_values=cache,
             use_cache=True,
-        )
+        ).logits[:, -1]
     for job, reply in zip(jobs, replies, strict=True):
         if reply.stop != Stop.STOP_STRING:
             said = reply.token_ids[:-1] if reply.stop == Stop.END else reply.token_ids

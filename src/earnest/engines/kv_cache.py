@@ -6,11 +6,14 @@ as the model itself. Here a layer reserves columns ahead and writes into them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 from torch import Tensor
 from transformers import DynamicCache, PretrainedConfig
 from transformers.cache_utils import DynamicLayer
+
+from earnest.engines.prefixes import Prefix
 
 ROOM = 64
 """Columns reserved ahead each time that a layer is full."""
@@ -57,4 +60,35 @@ def growing_cache(config: PretrainedConfig) -> DynamicCache:
     """A cache for a model of this config: plain layers grow in place, sliding and other ones stay stock."""
     cache = DynamicCache(config=config)
     cache.layers = [ReservedLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache
+
+
+def holds_prefixes(config: PretrainedConfig) -> bool:
+    """Whether all layers keep all keys and values, so that a prefix can be taken out and put in again."""
+    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
+
+
+def assembled_cache(config: PretrainedConfig, paths: Sequence[Sequence[Prefix]], width: int) -> DynamicCache:
+    """A growing cache that begins with known prefixes.
+
+    Args:
+        config: of the language model.
+        paths: for each row, the stretches of its prefix, all with keys and values.
+        width: columns; shorter prefixes are padded on the left with zeros.
+    """
+    cache = growing_cache(config)
+    stretch = next(path[0] for path in paths if path)
+    assert stretch.layers is not None, "a prefix must be computed before it is used"
+    for number, layer in enumerate(cache.layers):
+        stores: list[Tensor] = []
+        for part in (0, 1):
+            like = stretch.layers[number][part]
+            store = like.new_zeros(len(paths), like.shape[0], width, like.shape[2])
+            for row, path in enumerate(paths):
+                gap = width - (path[-1].end if path else 0)
+                for prefix in path:
+                    assert prefix.layers is not None, "a prefix must be computed before it is used"
+                    store[row, :, gap + prefix.begin : gap + prefix.end] = prefix.layers[number][part]
+            stores.append(store)
+        layer.update(*stores)
     return cache

@@ -14,9 +14,12 @@ from earnest.errors import ModelError
 
 if TYPE_CHECKING:
     from earnest.engines.local import LocalEngine
+    from earnest.engines.server import ServerEngine
 
-KNOWN = "'pocket', a folder with config.json and *.safetensors, a hub id ORG/NAME, or hf/ORG/NAME"
-SERVED = ("server:", "openai/")
+KNOWN = (
+    "'pocket', a folder with config.json and *.safetensors, a hub id ORG/NAME, hf/ORG/NAME, server:URL#MODEL, or "
+    "openai/MODEL"
+)
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -27,18 +30,37 @@ def load(
     device: str | None = None,
     dtype: str | None = None,
     threads: int = 2,
-) -> LocalEngine:
+    base_url: str | None = None,
+    max_connections: int = 16,
+) -> LocalEngine | ServerEngine:
     """Loads a model as an engine.
 
     Args:
-        name: `pocket`, a folder, a hub id, or `hf/ORG/NAME`.
+        name: `pocket`, a folder, a hub id, `hf/ORG/NAME`, `server:URL#MODEL`, or `openai/MODEL`.
         batch_size: most requests at once.
         device: where it runs; None: a GPU if there is one, else the CPU.
         dtype: of the weights, such as "bfloat16"; None: float32 on the CPU, the checkpoint's own elsewhere.
         threads: of torch on the CPU, at most as many as there are cores. The setting is the process's.
+        base_url: of the server of `openai/MODEL`; None: OPENAI_BASE_URL, else OpenAI's own.
+        max_connections: requests that a server gets at a time.
 
     Raises:
         ModelError: an unknown name, a folder that is no model, or an architecture without a family.
+    """
+    from earnest.engines.server import ServerEngine, served_model
+
+    if served := served_model(name, base_url):
+        return ServerEngine(*served, name=name, max_connections=max_connections)
+    return load_local(name, batch_size=batch_size, device=device, dtype=dtype, threads=threads)
+
+
+def load_local(
+    name: str, *, batch_size: int = 64, device: str | None = None, dtype: str | None = None, threads: int = 2
+) -> LocalEngine:
+    """Loads a model that runs in this process; see `load`.
+
+    Raises:
+        ModelError: as `load`, and the name of a served model.
     """
     folder = find_folder(name)
     from earnest.engines.families.family import find_family
@@ -74,10 +96,8 @@ def find_folder(name: str) -> Path:
         from earnest.pocket import weights_path
 
         return Path(weights_path())
-    if name.startswith(SERVED):
-        raise ModelError(
-            f"{name!r} names a server, and models behind servers cannot be asked yet: run it in this process as {KNOWN}"
-        )
+    if name.startswith(("server:", "openai/")):
+        raise ModelError(f"{name!r} is behind a server and has no folder: name a model that runs in this process")
     if Path(name).is_dir():
         return Path(name)
     hub_id = name.removeprefix("hf/")
@@ -96,10 +116,13 @@ def find_folder(name: str) -> Path:
         ) from error
 
 
-def model_key(name: str) -> str:
-    """Content key of a model's folder, without loading the model; raises as `load` does."""
+def model_key(name: str, base_url: str | None = None) -> str:
+    """Content key of a model, without loading it; raises as `load` does."""
+    from earnest.engines.server import ServerEngine, served_model
     from earnest.engines.weights import folder_key
 
+    if served := served_model(name, base_url):
+        return ServerEngine(*served).key
     return folder_key(find_folder(name))
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,50 +13,31 @@ import torch
 from torch import Tensor
 
 from earnest.completion import Completion, Heard, Sampling, Stop
-from earnest.conversation import Audio, Conversation
-from earnest.engines.audio_cache import AudioCache, AudioKey
-from earnest.engines.decoding import Job, StopFinder, decode, left_pad, positions_of
+from earnest.conversation import Conversation
+from earnest.engines.decoding import Job, StopFinder, decode
 from earnest.engines.engine import Capabilities
 from earnest.engines.families.family import Family, Prompt
+from earnest.engines.prefill import Prefilled
+from earnest.engines.sharing import Request, SharedPrefill
 from earnest.engines.weights import state_key, weights_stamp
 from earnest.errors import EarnestError, ModelError
-
-ENCODE_SECONDS = 600.0
-"""Audio that is encoded at once, padding included, in seconds."""
-
 
 GREEDY = Sampling()
 
 
-@dataclass(frozen=True)
-class _Item:
-    """A request that can be run: its place among the requests, its prompt and what is asked of it."""
-
-    place: int
-    prompt: Prompt
-    sampling: Sampling
-    key: str
-
-    @property
-    def columns(self) -> int:
-        """Most columns that it may take in a batch."""
-        return len(self.prompt.token_ids) + self.sampling.max_new_tokens
-
-
 class LocalEngine:
-    """Answers in batches of requests of similar length; each distinct clip is encoded once.
+    """Answers in batches of similar length; each distinct clip is encoded once, and each distinct prefix run once.
 
-    Memory is bounded by `token_budget`: a batch holds at most so many rows times columns (prompt and longest reply),
-    and at least one row. Soft tokens of clips are kept up to `audio_cache_bytes`, least recently used leave first;
-    they are forgotten when the weights change.
+    What is bounded, and how, is said by `SharedPrefill`. All that is kept is forgotten when the weights change.
 
     Args:
         family: the loaded model.
         name: what the user called it.
         key: content key of the weights as loaded; None: hashed from memory when first asked for.
         batch_size: most rows of a batch.
-        token_budget: most rows times columns of a batch.
-        audio_cache_bytes: bound of the cache of soft tokens.
+        token_budget: most rows times columns (prompt and longest reply) of a batch.
+        prefix_cache_bytes: bound of the keys and values that are kept beyond a call; 0 for none.
+        audio_cache_bytes: bound of the soft tokens that are kept.
     """
 
     def __init__(
@@ -67,15 +48,20 @@ class LocalEngine:
         key: str | None = None,
         batch_size: int = 64,
         token_budget: int = 49_152,
+        prefix_cache_bytes: int = 512 * 2**20,
         audio_cache_bytes: int = 256 * 2**20,
     ) -> None:
         if batch_size < 1:
             raise ModelError(f"batch_size is {batch_size}: it must be at least 1")
         self.family = family
         self.name = name
-        self.batch_size = batch_size
-        self.token_budget = token_budget
-        self.audio_cache = AudioCache(audio_cache_bytes)
+        self.shared = SharedPrefill(
+            family,
+            batch_size=batch_size,
+            token_budget=token_budget,
+            prefix_cache_bytes=prefix_cache_bytes,
+            audio_cache_bytes=audio_cache_bytes,
+        )
         self._stops = StopFinder(family.token_texts)
         self._stamp = weights_stamp(family.model)
         self._key = key
@@ -115,7 +101,8 @@ class LocalEngine:
                 f"{len(samplings)} samplings for {len(conversations)} conversations: give one, or one for each"
             )
         done: list[Completion | None] = [None] * len(conversations)
-        items: list[_Item] = []
+        requests: list[Request] = []
+        jobs: list[Job] = []
         for place, prompt in enumerate(self.family.render(conversations)):
             fault = prompt if isinstance(prompt, EarnestError) else self._beyond_context(prompt)
             if fault is not None:
@@ -124,11 +111,22 @@ class LocalEngine:
                 continue
             assert isinstance(prompt, Prompt)
             asked = self._within_context(samplings[place], prompt)
-            items.append(_Item(place, prompt, asked, conversations[place].key))
+            requests.append(Request(place, prompt, asked.max_new_tokens))
+            jobs.append(Job(asked, conversations[place].key, partial(self.family.reply_text, prompt.token_ids)))
+        job_of = dict(zip(map(id, requests), jobs, strict=True))
+
+        began = time.perf_counter()
+
+        def answer(batch: list[Request], begun: Prefilled) -> None:
+            nonlocal began
+            completions = self._answer(batch, begun, [job_of[id(request)] for request in batch])
+            ended = time.perf_counter()
+            for request, completion in zip(batch, completions, strict=True):
+                done[request.place] = replace(completion, seconds=(ended - began) / len(batch))
+            began = ended
+
         with self._answering():
-            for batch in self._batches(items):
-                for item, completion in zip(batch, self._answer(batch), strict=True):
-                    done[item.place] = completion
+            self.shared.run(requests, answer)
         completions = [completion for completion in done if completion is not None]
         assert len(completions) == len(conversations), "a request was neither answered nor refused"
         return completions
@@ -148,12 +146,12 @@ class LocalEngine:
         ids = [tuple(self.family.continuation_ids(c) if isinstance(c, str) else c) for c in continuations]
         found: list[Tensor] = [torch.zeros(0)] * len(ids)
 
-        def collect(batch: list[_Item], logits: Tensor) -> None:
-            for row, item in enumerate(batch):
-                said = torch.tensor(ids[item.place], device=logits.device)
+        def collect(batch: list[Request], logits: Tensor) -> None:
+            for row, request in enumerate(batch):
+                said = torch.tensor(ids[request.place], device=logits.device)
                 if len(said):
                     own = logits[row, -len(said) - 1 : -1].float().log_softmax(-1)
-                    found[item.place] = own.gather(1, said[:, None])[:, 0].cpu()
+                    found[request.place] = own.gather(1, said[:, None])[:, 0].cpu()
 
         self._score(conversations, ids, collect)
         return found
@@ -168,14 +166,19 @@ class LocalEngine:
         found: list[Tensor] = [torch.zeros(0)] * len(conversations)
         given: list[Tensor] = []
 
-        def keep(_module: Any, inputs: tuple[Tensor, ...]) -> None:
+        def remember(_module: Any, inputs: tuple[Tensor, ...]) -> None:
             given.append(inputs[0][:, -1])
 
-        def collect(batch: list[_Item], _logits: Tensor) -> None:
-            for item, vector in zip(batch, given.pop().float().cpu(), strict=True):
-                found[item.place] = vector
+        def collect(batch: list[Request], _logits: Tensor) -> None:
+            # Equal prompts are run once, in the order in which they first come.
+            rows = dict.fromkeys(request.symbols.tobytes() for request in batch)
+            places = {symbols: row for row, symbols in enumerate(rows)}
+            vectors = given[-1].float().cpu()
+            given.clear()
+            for request in batch:
+                found[request.place] = vectors[places[request.symbols.tobytes()]]
 
-        handle = head.register_forward_pre_hook(keep)
+        handle = head.register_forward_pre_hook(remember)
         try:
             self._score(conversations, [()] * len(conversations), collect)
         finally:
@@ -186,98 +189,45 @@ class LocalEngine:
         self,
         conversations: Sequence[Conversation],
         continuations: Sequence[tuple[int, ...]],
-        collect: Callable[[list[_Item], Tensor], None],
+        collect: Callable[[list[Request], Tensor], None],
     ) -> None:
-        """Runs prompts with their continuations through the model; `collect` gets items and logits [B, n + 1, V].
+        """Runs prompts with their continuations through the model; `collect` gets requests and logits [B, n + 1, V].
 
         n is the longest continuation of the batch.
         """
-        items: list[_Item] = []
+        requests: list[Request] = []
         for place, prompt in enumerate(self.family.render(conversations)):
             if isinstance(prompt, EarnestError):
                 raise prompt
             whole = replace(prompt, token_ids=(*prompt.token_ids, *continuations[place]))
             if (fault := self._beyond_context(whole)) is not None:
                 raise fault
-            items.append(_Item(place, whole, Sampling(max_new_tokens=1), ""))
+            requests.append(Request(place, whole, keep=1 + len(continuations[place])))
         with self._answering():
-            for batch in self._batches(items):
-                embeds, mask = self._embed(batch)
-                output = self.family.language_model(
-                    inputs_embeds=embeds,
-                    attention_mask=mask,
-                    position_ids=positions_of(mask),
-                    use_cache=False,
-                    logits_to_keep=1 + max(len(continuations[item.place]) for item in batch),
-                )
-                collect(batch, output.logits)
+            self.shared.run(requests, lambda batch, begun: collect(batch, begun.logits))
 
-    def _answer(self, batch: list[_Item]) -> list[Completion]:
-        began = time.perf_counter()
-        embeds, mask = self._embed(batch)
+    def _answer(self, batch: list[Request], begun: Prefilled, jobs: list[Job]) -> list[Completion]:
         replies = decode(
             self.family.language_model,
-            embeds,
-            mask,
-            [Job(i.sampling, i.key, partial(self.family.reply_text, i.prompt.token_ids)) for i in batch],
+            begun,
+            jobs,
             end_ids=self.family.end_token_ids,
             banned_ids=self.family.structural_token_ids,
             stops=self._stops,
+            on_reply=lambda row, layers, said: self.shared.keep(batch[row], layers, said),
         )
-        seconds = (time.perf_counter() - began) / len(batch)
         return [
             Completion(
                 text=reply.text,
                 stop=reply.stop,
                 token_ids=tuple(reply.token_ids),
                 logprobs=tuple(reply.logprobs),
-                token_ends=self.family.token_ends(item.prompt.token_ids, reply.token_ids, reply.text),
-                prompt_tokens=len(item.prompt.token_ids),
-                heard=item.prompt.heard,
-                seconds=seconds,
+                token_ends=self.family.token_ends(request.prompt.token_ids, reply.token_ids, reply.text),
+                prompt_tokens=len(request.prompt.token_ids),
+                heard=request.prompt.heard,
             )
-            for item, reply in zip(batch, replies, strict=True)
+            for request, reply in zip(batch, replies, strict=True)
         ]
-
-    def _batches(self, items: Sequence[_Item]) -> Iterator[list[_Item]]:
-        """Items of similar length together, the longest first, within both bounds."""
-        batch: list[_Item] = []
-        for item in sorted(items, key=lambda item: (-item.columns, item.place)):
-            widest = max(batch[0].columns, item.columns) if batch else item.columns
-            if batch and (len(batch) == self.batch_size or (len(batch) + 1) * widest > self.token_budget):
-                yield batch
-                batch = []
-            batch.append(item)
-        if batch:
-            yield batch
-
-    def _embed(self, batch: Sequence[_Item]) -> tuple[Tensor, Tensor]:
-        """Embeddings [B, T, D] and mask [B, T] of a batch, padded on the left."""
-        ids, mask = left_pad(
-            [item.prompt.token_ids for item in batch], self.family.pad_token_id, self.family.model.device
-        )
-        heard = self._encode([audio for item in batch for audio in item.prompt.audio])
-        soft = [heard[_audio_key(audio)] for item in batch for audio in item.prompt.audio]
-        return self.family.embed(ids, soft), mask
-
-    def _encode(self, audio: Sequence[Audio]) -> dict[AudioKey, Tensor]:
-        """Soft tokens [F, D] of every distinct clip, from the cache or encoded in groups of similar duration."""
-        found: dict[AudioKey, Tensor] = {}
-        missing: dict[AudioKey, Audio] = {}
-        for part in audio:
-            key = _audio_key(part)
-            if key in found or key in missing:
-                continue
-            tokens = self.audio_cache.get(key)
-            if tokens is None:
-                missing[key] = part
-            else:
-                found[key] = tokens
-        for group in _groups(list(missing.values())):
-            for part, tokens in zip(group, self.family.encode(group), strict=True):
-                found[_audio_key(part)] = tokens
-                self.audio_cache.put(_audio_key(part), tokens)
-        return found
 
     def _beyond_context(self, prompt: Prompt) -> EarnestError | None:
         limit, length = self.family.context_tokens, len(prompt.token_ids)
@@ -300,7 +250,7 @@ class LocalEngine:
         if stamp != self._stamp:
             self._stamp = stamp
             self._key = None
-            self.audio_cache.clear()
+            self.shared.clear()
 
     @contextmanager
     def _answering(self) -> Generator[None]:
@@ -314,19 +264,3 @@ class LocalEngine:
         finally:
             for module in training:
                 module.training = True
-
-
-def _audio_key(audio: Audio) -> AudioKey:
-    return audio.clip.key, audio.fine
-
-
-def _groups(audio: list[Audio]) -> Iterator[list[Audio]]:
-    """Audio parts of similar duration together, padded at most `ENCODE_SECONDS` at once, at least one."""
-    group: list[Audio] = []
-    for part in sorted(audio, key=lambda part: -part.clip.duration_s):
-        if group and (len(group) + 1) * group[0].clip.duration_s > ENCODE_SECONDS:
-            yield group
-            group = []
-        group.append(part)
-    if group:
-        yield group

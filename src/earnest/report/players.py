@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from earnest.audio import Clip
+from earnest.completion import Heard
 from earnest.example import Example
 from earnest.grading import parse_reply
 from earnest.report.plots import RATE_HZ, spectrogram_png
@@ -90,7 +91,6 @@ def player(example: Example, record: Mapping[str, Any]) -> Player:
         [{"kind": "evidence", "name": "", "start_s": a, "end_s": b} for a, b in example.evidence or ()],
         clip.duration_s,
     )
-    heard = record["heard"]
     return Player(
         id=example.id,
         audio=audio_uri(clip),
@@ -106,8 +106,7 @@ def player(example: Example, record: Mapping[str, Any]) -> Player:
         reasoning=parse_reply(record["reply"]).reasoning or "",
         reply=record["reply"],
         outcome=str(record["outcome"]),
-        heard=f"{heard['seconds_heard']:.1f} of {heard['seconds_given']:.1f} s heard, "
-        f"{heard['audio_tokens']} audio tokens",
+        heard=Heard(**record["heard"]).shown,
         groups=example.groups,
     )
 

@@ -20,7 +20,18 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-FAMILIES: dict[str, str] = {"earnest_fused": "earnest.engines.families.fused:FusedFamily"}
+FAMILIES: dict[str, str] = {
+    "audioflamingo3": "earnest.engines.families.audio_flamingo:AudioFlamingo3Family",
+    "earnest_fused": "earnest.engines.families.fused:FusedFamily",
+    "glmasr": "earnest.engines.families.glm_asr:GlmAsrFamily",
+    "musicflamingo": "earnest.engines.families.audio_flamingo:MusicFlamingoFamily",
+    "qwen2_5_omni": "earnest.engines.families.qwen_omni:Qwen25OmniFamily",
+    "qwen2_5_omni_thinker": "earnest.engines.families.qwen_omni:Qwen25OmniFamily",
+    "qwen2_audio": "earnest.engines.families.qwen2_audio:Qwen2AudioFamily",
+    "qwen3_omni_moe": "earnest.engines.families.qwen_omni:Qwen3OmniFamily",
+    "qwen3_omni_moe_thinker": "earnest.engines.families.qwen_omni:Qwen3OmniFamily",
+    "voxtral": "earnest.engines.families.voxtral:VoxtralFamily",
+}
 """`model_type` -> where its family is. By name, so that nothing heavy is imported for the others."""
 
 CONTEXT_TOKENS = 8
@@ -34,11 +45,13 @@ class Prompt:
     Attributes:
         token_ids: [T]; every position that holds audio is the audio placeholder.
         audio: the audio parts, in order; their soft tokens fill the placeholders in this order.
+        audio_tokens: how many placeholders each of them has.
         heard: the hearing account.
     """
 
     token_ids: tuple[int, ...]
     audio: tuple[Audio, ...]
+    audio_tokens: tuple[int, ...]
     heard: Heard
 
 
@@ -187,17 +200,20 @@ class Family(ABC):
         audio = conversation.audio
         assert token_ids.count(self.audio_token_id) == len(audio), "the chat template repeats or drops audio"
         ids: list[int] = []
+        counts: list[int] = []
         remaining = iter(audio)
         try:
             for token in token_ids:
                 if token == self.audio_token_id:
-                    ids += self._audio_ids(next(remaining))
+                    own = self._audio_ids(next(remaining))
+                    counts.append(own.count(self.audio_token_id))
+                    ids += own
                 else:
                     ids.append(token)
         except EarnestError as error:
             return error
         heard_s = sum(self.heard_s(part) for part in audio)
-        return Prompt(tuple(ids), audio, Heard(conversation.audio_s, heard_s, ids.count(self.audio_token_id)))
+        return Prompt(tuple(ids), audio, tuple(counts), Heard(conversation.audio_s, heard_s, sum(counts)))
 
     def _audio_ids(self, audio: Audio) -> list[int]:
         if self.max_audio_s is not None and audio.clip.duration_s > self.max_audio_s:

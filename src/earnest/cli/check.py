@@ -1,0 +1,35 @@
+"""`earnest check MODEL`: is the audio really getting in?"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from earnest.cli.console import console, progress
+from earnest.cli.options import BaseUrl, MaxConnections, Model, Threads
+
+
+def check(
+    model: Model, threads: Threads = 2, base_url: BaseUrl = None, max_connections: MaxConnections = 16
+) -> None:
+    """Hold what was given against what arrived: a table, and exit code 1 if a check fails."""
+    from rich.table import Table
+
+    from earnest.check import check as run_checks
+    from earnest.engines import load
+    from earnest.statistics import wilson
+
+    engine = load(model, threads=threads, base_url=base_url, max_connections=max_connections)
+    with progress("checking") as report:
+        found = run_checks(engine, progress=report)
+    table = Table("", "check", "what was found", box=None, pad_edge=False)
+    for row in found.rows:
+        mark = {True: "pass", False: "FAIL", None: "-"}[row.passed]
+        table.add_row(mark, row.name, row.shown)
+    console.print(table, markup=False)
+    if found.compared:
+        floor = wilson(found.flips, found.compared)
+        console.print(f"noise floor: {floor} of the replies change with the company they are computed in", markup=False)
+    if not found.passed:
+        raise typer.Exit(1)

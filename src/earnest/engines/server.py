@@ -1,0 +1,236 @@
+"""Models behind an OpenAI-compatible server: vLLM, SGLang, `transformers serve`, hosted ones.
+
+    server:http://127.0.0.1:8000/v1#NAME        or openai/NAME with a base URL
+
+Requests go out over kept connections, as many at a time as `max_connections`, those of one clip one after the other,
+so that a server's own caches hit. Faults that may pass (429, 5xx, timeouts, cut connections) are tried again with
+backoff by the openai client; what remains is that item's failure, never an empty answer. The key comes from the
+environment alone and is never written anywhere.
+
+A server gives no account of what it heard: `Heard.seconds_heard` is None. `earnest check` measures it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from earnest.completion import Completion, Heard, Sampling, Stop, content_key
+from earnest.conversation import Audio, Conversation
+from earnest.engines.engine import Capabilities
+from earnest.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+GREEDY = Sampling()
+KEY_VARIABLE = "OPENAI_API_KEY"
+SERVED = re.compile(r"server:(?P<url>https?://[^#\s]+)#(?P<model>\S+)")
+HOSTED_URL = "https://api.openai.com/v1"
+
+
+def served_model(name: str, base_url: str | None = None) -> tuple[str, str] | None:
+    """(base URL, model) of a served model's name; None if the name is of another form.
+
+    Raises:
+        ModelError: it begins like one and cannot be read.
+    """
+    if name.startswith("openai/"):
+        return (base_url or os.environ.get("OPENAI_BASE_URL") or HOSTED_URL).rstrip("/"), name.removeprefix("openai/")
+    if not name.startswith("server:"):
+        return None
+    found = SERVED.fullmatch(name)
+    if found is None:
+        raise ModelError(f"{name!r} names no served model: write server:http://HOST:PORT/v1#MODEL")
+    return found["url"].rstrip("/"), found["model"]
+
+
+class ServerEngine:
+    """Answers by asking a server.
+
+    Args:
+        base_url: up to and with /v1.
+        model: the served model's name.
+        name: what the user called it.
+        max_connections: requests at a time.
+        retries: further tries of a request that failed in a way that may pass.
+        timeout_s: limit of one try.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        *,
+        name: str = "",
+        max_connections: int = 16,
+        retries: int = 4,
+        timeout_s: float = 300.0,
+    ) -> None:
+        import openai
+
+        if max_connections < 1:
+            raise ModelError(f"max_connections is {max_connections}: it must be at least 1")
+        self.base_url = base_url
+        self.model = model
+        self.name = name or f"server:{base_url}#{model}"
+        self.max_connections = max_connections
+        self._secret = os.environ.get(KEY_VARIABLE, "")
+        # Local servers want some key and look at none.
+        self._client = openai.OpenAI(
+            base_url=base_url, api_key=self._secret or "none", max_retries=retries, timeout=timeout_s
+        )
+
+    @property
+    def key(self) -> str:
+        """Of the address and the model's name: what stands behind them is the server's to say."""
+        return content_key(["server", self.base_url, self.model])
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Where it runs."""
+        return {"server": self.base_url}
+
+    @cached_property
+    def capabilities(self) -> Capabilities:
+        """Asked of the server once: whether it goes on with an assistant's turn."""
+        return Capabilities(continues_assistant=self._continues())
+
+    def generate(
+        self, conversations: Sequence[Conversation], sampling: Sampling | Sequence[Sampling] = GREEDY
+    ) -> list[Completion]:
+        """One completion for each conversation, in order; see `Engine.generate`."""
+        samplings = [sampling] * len(conversations) if isinstance(sampling, Sampling) else list(sampling)
+        if len(samplings) != len(conversations):
+            raise ModelError(
+                f"{len(samplings)} samplings for {len(conversations)} conversations: give one, or one for each"
+            )
+        # Requests of a clip go out together, clips in the order in which they first come.
+        first = {}
+        for conversation in conversations:
+            first.setdefault(_clips(conversation), len(first))
+        order = sorted(range(len(conversations)), key=lambda place: first[_clips(conversations[place])])
+        done: dict[int, Completion] = {}
+        with ThreadPoolExecutor(self.max_connections) as threads:
+            for place, completion in zip(
+                order, threads.map(lambda k: self._answer(conversations[k], samplings[k]), order), strict=True
+            ):
+                done[place] = completion
+        return [done[place] for place in range(len(conversations))]
+
+    def logprobs(
+        self, conversations: Sequence[Conversation], continuations: Sequence[str | Sequence[int]]
+    ) -> list[Tensor]:
+        """Not behind a server."""
+        self._refuse("log-probabilities of given continuations")
+
+    def last_hidden(self, conversations: Sequence[Conversation]) -> Tensor:
+        """Not behind a server."""
+        self._refuse("hidden states")
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise ModelError(f"{self.name} gives no {what}: choose a model that runs in this process")
+
+    def _answer(self, conversation: Conversation, sampling: Sampling) -> Completion:
+        import json
+        import time
+
+        import openai
+
+        began = time.perf_counter()
+        given = Heard(seconds_given=conversation.audio_s, seconds_heard=None if conversation.audio else 0.0)
+
+        def failed(why: str) -> Completion:
+            seconds = time.perf_counter() - began
+            return Completion(text="", stop=Stop.FAILED, heard=given, error=self._without_key(why), seconds=seconds)
+
+        if conversation.continues_assistant and (fault := self._cannot_continue(conversation)):
+            return failed(fault)
+        try:
+            reply: Any = self._client.chat.completions.create(**self._request(conversation, sampling))
+        except openai.APIStatusError as error:
+            return failed(f"the server answered {error.status_code}: {error.message}")
+        except (openai.OpenAIError, json.JSONDecodeError) as error:
+            return failed(f"no reply from {self.base_url}: {type(error).__name__}: {error}")
+        return self._read(reply, sampling, given, failed, began)
+
+    def _cannot_continue(self, conversation: Conversation) -> str:
+        if isinstance(conversation.turns[-1].parts[-1] if conversation.turns[-1].parts else None, Audio):
+            return "an assistant's turn that ends in audio loses it on the way through a server: end it in text"
+        if not self.capabilities.continues_assistant:
+            return f"{self.name} does not continue an assistant's turn: ask in a further user turn"
+        return ""
+
+    def _request(self, conversation: Conversation, sampling: Sampling, **more: Any) -> dict[str, Any]:
+        from earnest.engines.choosing import item_seed
+
+        request: dict[str, Any] = {
+            "model": self.model,
+            "messages": conversation.to_openai(),
+            "max_tokens": sampling.max_new_tokens,
+            "temperature": sampling.temperature,
+            **more,
+        }
+        if sampling.temperature > 0:
+            request |= {"top_p": sampling.top_p, "seed": item_seed(sampling.seed, conversation.key) % 2**31}
+        if conversation.continues_assistant and "extra_body" not in more:
+            request["extra_body"] = CONTINUE
+        return request
+
+    def _read(self, reply: Any, sampling: Sampling, given: Heard, failed: Any, began: float) -> Completion:
+        import time
+
+        from earnest.engines.decoding import cut_after_stop
+
+        choices: Any = getattr(reply, "choices", None)
+        if not choices:
+            return failed("the server sent no choice: " + str(reply)[:200])
+        text: str = choices[0].message.content or ""
+        why: str = choices[0].finish_reason or ""
+        if not text.strip():
+            return failed(f"the server sent an empty reply (finish reason {why or 'none'})")
+        if why == "content_filter":
+            return failed("the server's content filter cut the reply")
+        usage: Any = reply.usage
+        details: Any = getattr(usage, "prompt_tokens_details", None)
+        # Servers take the stop string away, and do not say which it was: so the reply is cut here.
+        cut = cut_after_stop(text, sampling.stop)
+        stop = Stop.STOP_STRING if cut is not None else Stop.LENGTH if why == "length" else Stop.END
+        return Completion(
+            text=text if cut is None else cut,
+            stop=stop,
+            prompt_tokens=getattr(usage, "prompt_tokens", None) or 0,
+            heard=Heard(given.seconds_given, given.seconds_heard, getattr(details, "audio_tokens", None) or 0),
+            seconds=time.perf_counter() - began,
+        )
+
+    def _continues(self) -> bool:
+        """Whether the prompt of a turn to be continued is shorter than that of one that is closed and opened again."""
+        import openai
+
+        begun = Conversation().user("Count to five.").assistant("one, two,")
+        try:
+            counts = [
+                self._client.chat.completions.create(
+                    **self._request(begun, Sampling(max_new_tokens=1), extra_body=body)
+                ).usage.prompt_tokens
+                for body in (CONTINUE, {})
+            ]
+        except (openai.OpenAIError, AttributeError):
+            return False
+        return counts[0] < counts[1]
+
+    def _without_key(self, text: str) -> str:
+        return text.replace(self._secret, "***") if self._secret else text
+
+
+CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
+"""What vLLM, SGLang and others understand; where it is ignored or refused, the probe notices."""
+
+
+def _clips(conversation: Conversation) -> tuple[str, ...]:
+    return tuple(clip.key for clip in conversation.clips)

@@ -1,0 +1,338 @@
+"""Batches of requests whose common beginnings are computed once, and whose clips are encoded once.
+
+The requests of a call are planned into a radix tree (`prefixes.py`). Stretches that two or more of them wait for are
+run first, level by level and in batches; then what each request has of its own. What was computed stays for the next
+call, within a bound in bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from earnest.conversation import Audio
+from earnest.engines.audio_cache import AudioCache, AudioKey
+from earnest.engines.families.family import Family, Prompt
+from earnest.engines.kv_cache import holds_prefixes
+from earnest.engines.prefill import Prefilled, prefill
+from earnest.engines.prefixes import Layers, Prefix, PrefixTree, Symbols
+from earnest.errors import ModelError
+
+ENCODE_SECONDS = 600.0
+"""Audio that is encoded at once, padding included, in seconds."""
+CLIP_SYMBOLS = 2**24
+"""Symbols that a clip may take: soft tokens of one clip, at most."""
+
+
+@dataclass(eq=False)
+class Request:
+    """A prompt to run.
+
+    Attributes:
+        place: among the caller's requests.
+        prompt: its tokens and clips.
+        new_tokens: that may follow.
+        keep: last tokens whose logits are wanted.
+        symbols: [T], what its tokens are known by in the tree.
+        planned: what it may share: all tokens but the last `keep`.
+        behind: the known prefix that it was run behind.
+    """
+
+    place: int
+    prompt: Prompt
+    new_tokens: int = 0
+    keep: int = 1
+    symbols: Symbols = field(default_factory=lambda: np.zeros(0, np.int64))
+    planned: Prefix | None = None
+    behind: Prefix | None = None
+
+    @property
+    def columns(self) -> int:
+        """Most columns that it may take in a batch."""
+        return len(self.prompt.token_ids) + self.new_tokens
+
+    @property
+    def known(self) -> Prefix:
+        """The longest prefix with keys and values."""
+        assert self.planned is not None, "the request is not planned"
+        node = self.planned
+        for prefix in reversed(self.planned.path()):
+            if prefix.layers is None:
+                assert prefix.parent is not None, "only the root stands behind nothing"
+                node = prefix.parent
+        return node
+
+
+Answer = Callable[[list[Request], Prefilled], None]
+"""What is done with a batch whose prompts have been run."""
+
+
+class SharedPrefill:
+    """Runs prompts in batches of similar length.
+
+    Memory is bounded three times. A batch holds at most `token_budget` rows times columns, and at least one row; where
+    the memory does not suffice for it, both bounds are halved and the batch is run again in halves. Prefixes that
+    requests under way wait for hold at most `token_budget` tokens beyond one request's. What is kept beyond a call
+    holds at most `prefix_cache_bytes` (keys and values) and `audio_cache_bytes` (soft tokens); the least recently used
+    leave first.
+
+    Args:
+        family: the loaded model.
+        batch_size: most rows of a batch.
+        token_budget: most rows times columns of a batch.
+        prefix_cache_bytes: bound of the keys and values that are kept; 0 shares within a call alone.
+        audio_cache_bytes: bound of the soft tokens that are kept.
+
+    Attributes:
+        tokens_run: prompt tokens that went through the language model so far.
+    """
+
+    def __init__(
+        self, family: Family, *, batch_size: int, token_budget: int, prefix_cache_bytes: int, audio_cache_bytes: int
+    ) -> None:
+        self.family = family
+        self.batch_size = batch_size
+        self.token_budget = token_budget
+        self.tree = PrefixTree(prefix_cache_bytes)
+        self.audio_cache = AudioCache(audio_cache_bytes)
+        self.tokens_run = 0
+        self._shares = holds_prefixes(family.language_model.config)
+        self._clips: dict[AudioKey, int] = {}
+
+    def clear(self) -> None:
+        """Forgets all that depends on the weights."""
+        self.tree.clear()
+        self.audio_cache.clear()
+        self._clips.clear()
+
+    def run(self, requests: Sequence[Request], answer: Answer) -> None:
+        """Runs all prompts and hands each batch over, once for every request, in any order."""
+        try:
+            for request in requests:
+                request.symbols = self.symbols(request.prompt)
+                shared = max(0, len(request.symbols) - request.keep) if self._shares else 0
+                request.planned = self.tree.plan(request.symbols[:shared])
+            for chunk in self._chunks(requests):
+                self._run_shared(chunk)
+                self._run_requests(chunk, answer)
+        finally:
+            for request in requests:
+                self._release(request)
+            self.tree.evict()
+
+    def keep(self, request: Request, layers: Layers, reply_ids: Sequence[int]) -> None:
+        """Keeps what was run behind a request's known prefix, for requests that go on from there.
+
+        Args:
+            request: under way.
+            layers: keys and values [heads, n, D] of n tokens: the rest of its prompt, then of its reply.
+            reply_ids: at least those tokens of the reply that `layers` holds.
+        """
+        behind = request.behind
+        assert behind is not None, "the request was not run"
+        if self._shares:
+            whole = np.concatenate([request.symbols, np.asarray(reply_ids, np.int64)])
+            count = layers[0][0].shape[1]
+            self.tree.keep(behind, whole[behind.end : behind.end + count], layers)
+
+    # Planning
+
+    def symbols(self, prompt: Prompt) -> Symbols:
+        """What the tokens of a prompt [T] are known by: equal symbols have equal keys and values."""
+        symbols = np.asarray(prompt.token_ids, np.int64).copy()
+        places = np.flatnonzero(symbols == self.family.audio_token_id)
+        begin = 0
+        for part, count in zip(prompt.audio, prompt.audio_tokens, strict=True):
+            number = self._clips.setdefault(audio_key(part), len(self._clips))
+            symbols[places[begin : begin + count]] = -1 - number * CLIP_SYMBOLS - np.arange(count)
+            begin += count
+        return symbols
+
+    def _chunks(self, requests: Sequence[Request]) -> Iterator[list[Request]]:
+        """Requests that share are neighbours; the prefixes that a chunk computes hold at most `token_budget` tokens."""
+        chunk: list[Request] = []
+        planned: set[Prefix] = set()
+        tokens = 0
+        for request in sorted(requests, key=lambda request: request.symbols.astype(">i8").tobytes()):
+            new = {node for node in _shared(request) if node.layers is None} - planned
+            more = sum(len(node.symbols) for node in new)
+            if chunk and tokens + more > self.token_budget:
+                yield chunk
+                chunk, planned, tokens = [], set(), 0
+            chunk.append(request)
+            planned |= new
+            tokens += more
+        if chunk:
+            yield chunk
+
+    def _release(self, request: Request) -> None:
+        if request.planned is not None:
+            self.tree.release(request.planned)
+            request.planned = None
+
+    # Running
+
+    def _run_shared(self, requests: Sequence[Request]) -> None:
+        """Computes all stretches that several requests wait for, those nearest to the beginning first."""
+        while True:
+            level: dict[Prefix, Request] = {}
+            for request in requests:
+                node = next((node for node in _shared(request) if node.layers is None), None)
+                if node is not None:
+                    level.setdefault(node, request)
+            if not level:
+                return
+            rows = [_Row(request, node.parent or self.tree.root, node.end, node.end) for node, request in level.items()]
+            nodes = dict(zip(map(id, rows), level, strict=True))
+
+            def fill(batch: list[_Row], nodes: dict[int, Prefix] = nodes) -> None:
+                begun = self._prefill(batch, 1)
+                for place, row in enumerate(batch):
+                    self.tree.fill(nodes[id(row)], begun.new_layers(place))
+
+            for batch in self._batches(rows):
+                self._within_memory(batch, fill)
+
+    def _run_requests(self, requests: Sequence[Request], answer: Answer) -> None:
+        """Runs what each request has of its own; equal prompts of a batch are run once."""
+
+        def run(batch: list[_Row]) -> None:
+            distinct: dict[bytes, int] = {}
+            rows: list[_Row] = []
+            places: list[int] = []
+            for row in batch:
+                place = distinct.setdefault(row.request.symbols.tobytes(), len(rows))
+                if place == len(rows):
+                    rows.append(row)
+                places.append(place)
+                row.request.behind = row.prefix
+            begun = self._prefill(rows, max(row.request.keep for row in batch))
+            answer([row.request for row in batch], begun.repeated(places))
+            for row in batch:
+                self._release(row.request)
+            self.tree.evict()
+
+        rows = [_Row(request, request.known, len(request.symbols), request.columns) for request in requests]
+        for batch in self._batches(rows):
+            self._within_memory(batch, run)
+
+    def _batches(self, rows: Sequence[_Row]) -> Iterator[list[_Row]]:
+        """Rows of similar length together, the longest first, equal ones side by side, within both bounds."""
+        batch: list[_Row] = []
+        for row in sorted(rows, key=lambda row: (-row.columns, row.request.symbols.tobytes(), row.request.place)):
+            # The first is the longest.
+            if batch and (len(batch) == self.batch_size or (len(batch) + 1) * batch[0].columns > self.token_budget):
+                yield batch
+                batch = []
+            batch.append(row)
+        if batch:
+            yield batch
+
+    def _within_memory(self, batch: list[_Row], run: Callable[[list[_Row]], None]) -> None:
+        """Runs a batch; in halves, and smaller ones from now on, where the memory does not suffice.
+
+        Raises:
+            ModelError: it does not suffice for one row.
+        """
+        try:
+            run(batch)
+            return
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+                raise
+            if len(batch) == 1:
+                raise ModelError(
+                    f"the memory does not suffice for a prompt of {batch[0].end} tokens: crop the audio, ask for "
+                    "fewer new tokens, or load the model with a smaller dtype"
+                ) from error
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self.token_budget = max(1, min(self.token_budget, len(batch) * batch[0].columns) // 2)
+        half = len(batch) // 2
+        self._within_memory(batch[:half], run)
+        self._within_memory(batch[half:], run)
+
+    def _prefill(self, rows: Sequence[_Row], keep: int) -> Prefilled:
+        segments = [row.request.prompt.token_ids[row.prefix.end : row.end] for row in rows]
+        self.tokens_run += sum(map(len, segments))
+        wanted = [self._slots(row) for row in rows]
+        soft = self._encode([part for slots in wanted for part, _, _ in slots])
+        fillings = [soft[audio_key(part)][begin:end] for slots in wanted for part, begin, end in slots]
+        return prefill(
+            self.family.language_model,
+            [row.prefix for row in rows],
+            segments,
+            lambda ids: self.family.embed(ids, fillings),
+            pad_id=self.family.pad_token_id,
+            device=self.family.model.device,
+            keep=keep,
+        )
+
+    def _slots(self, row: _Row) -> list[tuple[Audio, int, int]]:
+        """The clips that a row's new tokens hold, each with the range of its soft tokens that they hold."""
+        marks = np.asarray(row.request.prompt.token_ids) == self.family.audio_token_id
+        first, last = int(marks[: row.prefix.end].sum()), int(marks[: row.end].sum())
+        found: list[tuple[Audio, int, int]] = []
+        begin = 0
+        for part, count in zip(row.request.prompt.audio, row.request.prompt.audio_tokens, strict=True):
+            inside = max(first, begin) - begin, min(last, begin + count) - begin
+            if inside[0] < inside[1]:
+                found.append((part, *inside))
+            begin += count
+        return found
+
+    def _encode(self, audio: Sequence[Audio]) -> dict[AudioKey, Tensor]:
+        """Soft tokens [F, D] of every distinct clip, from the cache or encoded in groups of similar duration."""
+        found: dict[AudioKey, Tensor] = {}
+        missing: dict[AudioKey, Audio] = {}
+        for part in audio:
+            key = audio_key(part)
+            if key in found or key in missing:
+                continue
+            tokens = self.audio_cache.get(key)
+            if tokens is None:
+                missing[key] = part
+            else:
+                found[key] = tokens
+        for group in _groups(list(missing.values())):
+            for part, tokens in zip(group, self.family.encode(group), strict=True):
+                found[audio_key(part)] = tokens
+                self.audio_cache.put(audio_key(part), tokens)
+        return found
+
+
+@dataclass(eq=False)
+class _Row:
+    """A row of a batch: a request's tokens from the end of a known prefix up to `end`."""
+
+    request: Request
+    prefix: Prefix
+    end: int
+    columns: int
+
+
+def _shared(request: Request) -> list[Prefix]:
+    """The stretches of a request that others wait for as well."""
+    assert request.planned is not None, "the request is not planned"
+    return [node for node in request.planned.path() if node.waiting > 1]
+
+
+def audio_key(audio: Audio) -> AudioKey:
+    """What a clip's soft tokens are known by."""
+    return audio.clip.key, audio.fine
+
+
+def _groups(audio: list[Audio]) -> Iterator[list[Audio]]:
+    """Audio parts of similar duration together, padded at most `ENCODE_SECONDS` at once, at least one."""
+    group: list[Audio] = []
+    for part in sorted(audio, key=lambda part: -part.clip.duration_s):
+        if group and (len(group) + 1) * group[0].clip.duration_s > ENCODE_SECONDS:
+            yield group
+            group = []
+        group.append(part)
+    if group:
+        yield group
