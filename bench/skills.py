@@ -73,8 +73,12 @@ def segments(rng: random.Random) -> Drawn:
     question = ask(scene, rng)
     if question is None or not question.evidence:
         return segments(rng)
-    wanted = re.findall(r"<seg>.*?</seg>", reply(question, Manner(citation="segment")))
-    return over(scene, prompt(question, language.SEGMENTS)), lambda got: re.findall("<seg>.*?</seg>", got) == wanted
+
+    def cited(text: str) -> list[str]:
+        return re.findall(r"<seg>.*?</seg>", re.sub(r"\s", "", text))
+
+    wanted = cited(reply(question, Manner(citation="segment")))
+    return over(scene, prompt(question, language.SEGMENTS)), lambda got: cited(got) == wanted
 
 
 def task(rng: random.Random, kind: str) -> Drawn:

@@ -35,20 +35,24 @@ def ear_scene(split: str, seed: int, index: int) -> Scene:
     if index % 6 == 0:
         forbidden = rng.random() < 0.5
         return plan_request(rng, split, index, forbidden=forbidden, measure=lengths, voices=voices, seed=seed)
-    genre = rng.choice(("sound", "music", "speech", "speech", "mixed", "mixed", "narrated"))
+    genre = rng.choice(("sound", "music", "speech", "speech", "mixed", "mixed", "narrated", "narrated"))
     return plan_scene(
         rng, split, index, genre=genre, duration_s=5.0, count=5, measure=lengths, voices=voices, seed=seed
     )
 
 
 def adapter_scene(split: str, seed: int, index: int) -> Scene:
-    """A scene as users will send them; one in five is a benign spoken request (no forbidden one, ever)."""
+    """A scene as users will send them; one in five is a benign spoken request (no forbidden one, ever).
+
+    Narrated ones come a little more often: they alone hold the names of 40 sounds as spoken words.
+    """
     rng = item_rng(split, seed, index)
     lengths = measure(split, rng)
     voices = cast_of(split)
     if index % 5 == 0:
         return plan_request(rng, split, index, measure=lengths, voices=voices, seed=seed)
-    return plan_scene(rng, split, index, measure=lengths, voices=voices, seed=seed)
+    genre = "narrated" if rng.random() < 0.12 else None
+    return plan_scene(rng, split, index, genre=genre, measure=lengths, voices=voices, seed=seed)
 
 
 SCENES: dict[str, Callable[[str, int, int], Scene]] = {"ears": ear_scene, "adapters": adapter_scene}

@@ -85,7 +85,7 @@ def _pieces() -> list[str]:
     pieces += [f",▁{who}" for who in SPEAKERS]
     pieces += ["▁(duration:", "s)", "s,▁the▁number▁of▁speakers:", "].", "],", "▁\n", BLANK]
     pieces += ["▁[think]", "▁[/think]", "▁[answer]", "▁[/answer]"]
-    texts = [*corpus(), *REQUEST_FORMS, *LEAKS, HEARING, UNKNOWN, "choices:", "told no then none end"]
+    texts = [*corpus(), *REQUEST_FORMS, *LEAKS, HEARING, UNKNOWN, "choices:", "told no then none end more"]
     texts += [wording for t in TEMPLATES.values() for wording in (*t.wordings, *t.held_out)]
     words = [*SPOKEN, *SOUNDS, *INSTRUMENTS, *PITCHES, *TEMPI, *SPEAKERS, "an"]
     for text in texts:

@@ -8,6 +8,7 @@ from earnest.world.surrogates import bounds, clock
 from earnest.world.templates.drafts import (
     Cite,
     Draft,
+    Reason,
     cites,
     counted,
     names,
@@ -73,7 +74,13 @@ def _sound_count(scene: Scene, rng: random.Random) -> Draft | None:
     if not fitting:
         return None
     name = rng.choice(fitting)
-    reason = cites([event for event in sounds if event.name == name]) or (f"no {name}",)
+    # What settles it: from the first one on all sounds up to the second, or to the end.
+    places = [place for place, event in enumerate(sounds) if event.name == name]
+    reason: Reason = (f"no {name}",)
+    if wanted == 1:
+        reason = (*cites(sounds[places[0] :]), ", no more")
+    elif wanted == 2:
+        reason = cites(sounds[places[0] : places[1] + 1])
     return Draft(str(wanted), reason, fixed=("0", "1", "2"), slots={"x": name})
 
 
