@@ -80,7 +80,9 @@ class Stock:
 
     def inputs(self, batch: Sequence[Conversation]) -> dict[str, Any]:
         """By the processor, padded on the left."""
-        clips = [part.clip.resampled(RATE_HZ).samples for c in batch for part in c.audio]
+        # Ours takes clips, since a crop knows its place in the recording; the others take samples.
+        ours = self.family.model.config.model_type == "earnest_fused"
+        clips = [part.clip if ours else part.clip.resampled(RATE_HZ).samples for c in batch for part in c.audio]
         texts = [self.family.text(conversation) for conversation in batch]
         given: dict[str, Any] = {"sampling_rate": RATE_HZ} if clips else {}
         return self.family.processor(text=texts, audio=clips or None, padding=True, return_tensors="pt", **given)
@@ -160,9 +162,7 @@ def earnest(engine: LocalEngine, asked: Sequence[Conversation], sampling: Sampli
             for k in range(len(asked))
         ]
         return [list(done.token_ids) for done in engine.generate(asked, samplings)]
-    return relisten(
-        lambda c: list(engine.generate([c], sampling)[0].token_ids), engine.family, asked[0], turns
-    )
+    return relisten(lambda c: list(engine.generate([c], sampling)[0].token_ids), engine.family, asked[0], turns)
 
 
 def relisten(

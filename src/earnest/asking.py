@@ -42,8 +42,8 @@ class Reply:
     detail: str = ""
 
     @property
-    def seconds_heard(self) -> float:
-        """Seconds of the clip that reached the model."""
+    def seconds_heard(self) -> float | None:
+        """Seconds of the clip that reached the model; None where the engine cannot tell."""
         return self.heard.seconds_heard
 
 

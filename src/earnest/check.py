@@ -115,7 +115,7 @@ class _Checked:
         self.engine = engine
         self.clips = [check_clip(number) for number in range(len(SECONDS))]
         self.alone: list[Completion] = []
-        self.flips = (0, 0)
+        self.flips: tuple[int, int] = (0, 0)
 
     def ask(self, conversations: Iterable[Conversation]) -> list[Completion]:
         """Greedy replies; a failure is raised."""
@@ -124,6 +124,12 @@ class _Checked:
             if completion.stop is Stop.FAILED:
                 raise EarnestError(completion.error)
         return done
+
+    def forget(self) -> None:
+        """Empties the engine's caches, if it has any."""
+        shared: Any = getattr(self.engine, "shared", None)
+        if shared is not None:
+            shared.clear()
 
     def about(self, clip: Clip) -> Completion:
         """The reply about one clip."""
@@ -281,19 +287,17 @@ def _order(checked: _Checked) -> Row:
 
 def _batch(checked: _Checked) -> Row:
     """in a batch = alone."""
+    checked.forget()
     return _compare(checked, checked.ask([asked(clip) for clip in reversed(checked.clips)])[::-1])
 
 
 def _cached(checked: _Checked) -> Row:
     """from caches = computed anew."""
-    shared: Any = getattr(checked.engine, "shared", None)
-    if shared is None:
-        return _compare(checked, [checked.about(clip) for clip in checked.clips])
-    again = checked.ask([asked(clip) for clip in checked.clips])
-    shared.clear()
-    anew = [checked.about(clip) for clip in checked.clips]
-    first = _compare(checked, again)
-    return first if not first.passed else _compare(checked, anew)
+    first = _compare(checked, checked.ask([asked(clip) for clip in checked.clips]))
+    if not first.passed:
+        return first
+    checked.forget()
+    return _compare(checked, [checked.about(clip) for clip in checked.clips])
 
 
 def _compare(checked: _Checked, others: Sequence[Completion]) -> Row:

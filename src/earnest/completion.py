@@ -81,10 +81,10 @@ class Heard:
 
     @property
     def shown(self) -> str:
-        """As in "3.0 of 3.0 s heard, 12 audio tokens"."""
+        """As in "3.0 of 3.0 s, 12 audio tokens"."""
         if self.seconds_heard is None:
-            return f"{self.seconds_given:.1f} s given; the server does not tell how much it heard"
-        return f"{self.seconds_heard:.1f} of {self.seconds_given:.1f} s heard, {self.audio_tokens} audio tokens"
+            return f"{self.seconds_given:.1f} s given; the server does not tell how much of it"
+        return f"{self.seconds_heard:.1f} of {self.seconds_given:.1f} s, {self.audio_tokens} audio tokens"
 
 
 @dataclass(frozen=True)

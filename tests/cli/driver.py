@@ -20,5 +20,5 @@ def fake_load(name: str, **settings: object) -> FakeEngine:
 
 
 if __name__ == "__main__":
-    with mock.patch("earnest.engines.load", fake_load), mock.patch("earnest.engines.model_key", lambda _: "fake"):
+    with mock.patch("earnest.engines.load", fake_load), mock.patch("earnest.engines.model_key", lambda *_: "fake"):
         main(sys.argv[3:])

@@ -21,7 +21,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
 
 def use(monkeypatch: pytest.MonkeyPatch, engine: FakeEngine) -> None:
     monkeypatch.setattr("earnest.engines.load", lambda name, **_: engine)
-    monkeypatch.setattr("earnest.engines.model_key", lambda name: engine.key)
+    monkeypatch.setattr("earnest.engines.model_key", lambda *_: engine.key)
 
 
 def test_ask_prints_reasoning_answer_outcome_and_what_was_heard(

@@ -14,8 +14,8 @@ from tests.tiny_hearing import TINY
 
 from earnest.completion import Sampling, Stop
 from earnest.conversation import Audio, Conversation, Text
-from earnest.engines.load import load_local
 from earnest.engines.families.family import FAMILIES
+from earnest.engines.load import load_local
 from earnest.engines.local import LocalEngine
 
 GREEDY = Sampling(max_new_tokens=12)

@@ -10,8 +10,8 @@ from tests.tiny import tiny_fused, tone
 
 from earnest.completion import Sampling, Stop
 from earnest.conversation import Audio, Conversation
-from earnest.engines.load import load_local
 from earnest.engines.families.family import Prompt
+from earnest.engines.load import load_local
 from earnest.engines.local import LocalEngine
 
 GREEDY = Sampling(max_new_tokens=10)
@@ -50,11 +50,14 @@ def test_a_prefix_is_run_once(engine: LocalEngine, edits: list[Conversation]) ->
     assert shared.shared.tokens_run <= 1.15 * least_tokens(engine, edits)
     alone = [fresh(engine).generate([edit], GREEDY)[0] for edit in edits]
     assert [c.token_ids for c in completions] == [c.token_ids for c in alone]
-    assert max(
-        abs(a - b)
-        for one, other in zip(completions, alone, strict=True)
-        for a, b in zip(one.logprobs or (), other.logprobs or (), strict=True)
-    ) < 1e-3
+    assert (
+        max(
+            abs(a - b)
+            for one, other in zip(completions, alone, strict=True)
+            for a, b in zip(one.logprobs or (), other.logprobs or (), strict=True)
+        )
+        < 1e-3
+    )
 
 
 def test_a_group_of_samples_runs_its_prompt_once(engine: LocalEngine, edits: list[Conversation]) -> None:
@@ -157,5 +160,7 @@ def test_trained_weights_forget_what_was_kept(engine: LocalEngine, edits: list[C
     with torch.no_grad():
         own.family.language_model.get_output_embeddings().weight.mul_(-1.0)
     after = own.generate(edits[:3], GREEDY)
-    assert [c.token_ids for c in after] == [c.token_ids for c in LocalEngine(own.family, name="x").generate(edits[:3], GREEDY)]
+    assert [c.token_ids for c in after] == [
+        c.token_ids for c in LocalEngine(own.family, name="x").generate(edits[:3], GREEDY)
+    ]
     assert [c.token_ids for c in after] != [c.token_ids for c in before]

@@ -67,9 +67,7 @@ def audit(
     if examples is None:
         with progress("rendering") as report:
             examples = world.make(output / "world", report)
-    engine = load(
-        model, batch_size=batch_size, threads=threads, base_url=base_url, max_connections=max_connections
-    )
+    engine = load(model, batch_size=batch_size, threads=threads, base_url=base_url, max_connections=max_connections)
     with progress("asking") as report:
         finding = run_audit(
             engine,

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
 from earnest.cli.console import console, progress
 from earnest.cli.options import BaseUrl, MaxConnections, Model, Threads
 
 
-def check(
-    model: Model, threads: Threads = 2, base_url: BaseUrl = None, max_connections: MaxConnections = 16
-) -> None:
+def check(model: Model, threads: Threads = 2, base_url: BaseUrl = None, max_connections: MaxConnections = 16) -> None:
     """Hold what was given against what arrived: a table, and exit code 1 if a check fails."""
     from rich.table import Table
 

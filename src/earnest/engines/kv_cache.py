@@ -90,5 +90,5 @@ def assembled_cache(config: PretrainedConfig, paths: Sequence[Sequence[Prefix]],
                     assert prefix.layers is not None, "a prefix must be computed before it is used"
                     store[row, :, gap + prefix.begin : gap + prefix.end] = prefix.layers[number][part]
             stores.append(store)
-        layer.update(*stores)
+        cast(ReservedLayer, layer).update(*stores)
     return cache

@@ -60,12 +60,7 @@ class Prefix:
 
     def path(self) -> list[Prefix]:
         """All stretches from the beginning up to this one, without the root."""
-        found: list[Prefix] = []
-        node: Prefix | None = self
-        while node is not None and node.parent is not None:
-            found.append(node)
-            node = node.parent
-        return found[::-1]
+        return [*self.parent.path(), self] if self.parent is not None else []
 
 
 class PrefixTree:

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from earnest.completion import Completion, Heard, Sampling, Stop, content_key
@@ -80,6 +80,8 @@ class ServerEngine:
         self.name = name or f"server:{base_url}#{model}"
         self.max_connections = max_connections
         self._secret = os.environ.get(KEY_VARIABLE, "")
+        self._capabilities: Capabilities | None = None
+        self._probing = threading.Lock()
         # Local servers want some key and look at none.
         self._client = openai.OpenAI(
             base_url=base_url, api_key=self._secret or "none", max_retries=retries, timeout=timeout_s
@@ -95,10 +97,13 @@ class ServerEngine:
         """Where it runs."""
         return {"server": self.base_url}
 
-    @cached_property
+    @property
     def capabilities(self) -> Capabilities:
         """Asked of the server once: whether it goes on with an assistant's turn."""
-        return Capabilities(continues_assistant=self._continues())
+        with self._probing:
+            if self._capabilities is None:
+                self._capabilities = Capabilities(continues_assistant=self._continues())
+        return self._capabilities
 
     def generate(
         self, conversations: Sequence[Conversation], sampling: Sampling | Sequence[Sampling] = GREEDY
@@ -110,17 +115,14 @@ class ServerEngine:
                 f"{len(samplings)} samplings for {len(conversations)} conversations: give one, or one for each"
             )
         # Requests of a clip go out together, clips in the order in which they first come.
-        first = {}
+        first: dict[tuple[str, ...], int] = {}
         for conversation in conversations:
             first.setdefault(_clips(conversation), len(first))
-        order = sorted(range(len(conversations)), key=lambda place: first[_clips(conversations[place])])
-        done: dict[int, Completion] = {}
+        groups = [first[_clips(conversation)] for conversation in conversations]
+        order = sorted(range(len(groups)), key=groups.__getitem__)
         with ThreadPoolExecutor(self.max_connections) as threads:
-            for place, completion in zip(
-                order, threads.map(lambda k: self._answer(conversations[k], samplings[k]), order), strict=True
-            ):
-                done[place] = completion
-        return [done[place] for place in range(len(conversations))]
+            waiting = {place: threads.submit(self._answer, conversations[place], samplings[place]) for place in order}
+            return [waiting[place].result() for place in range(len(conversations))]
 
     def logprobs(
         self, conversations: Sequence[Conversation], continuations: Sequence[str | Sequence[int]]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -266,7 +267,7 @@ class SharedPrefill:
             self.family.language_model,
             [row.prefix for row in rows],
             segments,
-            lambda ids: self.family.embed(ids, fillings),
+            partial(self.family.embed, audio=fillings),
             pad_id=self.family.pad_token_id,
             device=self.family.model.device,
             keep=keep,

@@ -106,7 +106,7 @@ def player(example: Example, record: Mapping[str, Any]) -> Player:
         reasoning=parse_reply(record["reply"]).reasoning or "",
         reply=record["reply"],
         outcome=str(record["outcome"]),
-        heard=Heard(**record["heard"]).shown,
+        heard=f"heard {Heard(**record['heard']).shown}",
         groups=example.groups,
     )
 
