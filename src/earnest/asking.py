@@ -72,7 +72,7 @@ def ask(
     if not question.strip():
         raise EarnestError("the question is empty: ask something about the clip")
     if choices is not None and len(set(choices)) < 2:
-        raise EarnestError(f"choices {list(choices)}: give at least two different ones, or none at all")
+        raise EarnestError(f"choices {list(choices)}: give at least two different ones, as in 'a;b', or none at all")
     clip = audio if isinstance(audio, Clip) else Clip.load(audio)
     sampling = Sampling(max_new_tokens=max_new_tokens)
     if isinstance(model, str):

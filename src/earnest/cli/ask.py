@@ -40,7 +40,7 @@ def ask(
     if reply.detail:
         rows.append(("why", reply.detail))
     if reply.confidence is not None:
-        rows.append(("confidence", f"{reply.confidence:.2f} (mean token probability of the answer)"))
+        rows.append(("confidence", f"{reply.confidence:.2f} (mean token probability of the answer, not calibrated)"))
     heard = reply.heard
     rows.append(("heard", heard.shown))
     for name, value in rows:
