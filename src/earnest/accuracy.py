@@ -183,23 +183,30 @@ def summarise(
 def hearing_account(records: Sequence[Record]) -> str:
     """One sentence: seconds given, seconds heard, audio tokens; and who was cut, if anything was."""
     given = sum(record.heard.seconds_given for record in records)
-    if any(record.heard.seconds_heard is None for record in records):
+    lost = _lost_s(records)
+    if lost is None:
         return (
             f"Gave {given:.1f} s of audio in {len(records)} questions; the server does not tell how much of it was "
             "heard (`earnest check` measures it)."
         )
-    heard = sum(record.heard.seconds_heard or 0.0 for record in records)
+    heard = given - sum(lost)
     tokens = sum(record.heard.audio_tokens for record in records)
     share = f" ({100 * heard / given:.1f} %)" if given else ""
     seconds = f"{heard:.1f} of {given:.1f} s of audio{share}"
     text = f"Heard {seconds} in {len(records)} questions, as {tokens} audio tokens."
     # 0.05 s: a clip's last frame may be short.
-    cut = [record for record in records if (record.heard.seconds_heard or 0.0) < record.heard.seconds_given - 0.05]
+    cut = [record for record, seconds in zip(records, lost, strict=True) if seconds > 0.05]
     if cut:
         names = ", ".join(record.id for record in cut[:5]) + (", ..." if len(cut) > 5 else "")
-        lost = f"{given - heard:.1f} s of {len(cut)} clip(s)"
-        text += f" NOT ALL WAS HEARD: {lost} never reached the model ({names})."
+        missing = f"{sum(lost):.1f} s of {len(cut)} clip(s)"
+        text += f" NOT ALL WAS HEARD: {missing} never reached the model ({names})."
     return text
+
+
+def _lost_s(records: Iterable[Record]) -> list[float] | None:
+    """Seconds that each model call did not hear; None where the engine does not tell."""
+    lost = [record.heard.lost_s for record in records]
+    return None if None in lost else [seconds for seconds in lost if seconds is not None]
 
 
 def _rows(records: Iterable[Record]) -> tuple[dict[str, object], ...]:
@@ -217,9 +224,9 @@ def _metrics(records: Sequence[Record], clips: Sequence[str], seed: int) -> dict
     for outcome in Outcome:
         metrics[f"share.{outcome.value}"] = rate([r.outcome is outcome for r in records], clips, seed=seed)
     given = sum(record.heard.seconds_given for record in records)
-    told = [record.heard.seconds_heard for record in records if record.heard.seconds_heard is not None]
-    if given and len(told) == len(records):
-        share = sum(told) / given
+    lost = _lost_s(records)
+    if given and lost is not None:
+        share = (given - sum(lost)) / given
         metrics["heard"] = Metric(share, share, share, len(records), "exact")
     return metrics
 

@@ -137,14 +137,14 @@ class _Checked:
 
     def shift(self, clip: Clip, other: Clip) -> tuple[bool, str]:
         """Whether the reply about `clip` changes when `other` is heard instead, and by how much."""
-        before = self.alone[self.clips.index(clip)]
-        after = self.about(other)
-        changed = not same(before, after)
+        return self.moved(asked(clip), asked(other), self.alone[self.clips.index(clip)])
+
+    def moved(self, one: Conversation, other: Conversation, before: Completion) -> tuple[bool, str]:
+        """Whether `before`, the reply to `one`, or its log-probability is another one when `other` is asked."""
+        changed = not same(before, self.ask([other])[0])
         shown = "the reply changes" if changed else "the reply stays"
         if self.engine.capabilities.logprobs and before.token_ids:
-            was, now = (
-                float(self.engine.logprobs([asked(heard)], [before.token_ids])[0].sum()) for heard in (clip, other)
-            )
+            was, now = (float(score.sum()) for score in self.engine.logprobs([one, other], [before.token_ids] * 2))
             shown += f"; its log-probability moves from {was:.2f} to {now:.2f}"
             changed = changed or abs(was - now) > LOGPROB_TOLERANCE * len(before.token_ids)
         return changed, shown
@@ -173,14 +173,11 @@ def _seconds(checked: _Checked) -> Row:
     """seconds given = seconds encoded."""
     heards = [completion.heard for completion in checked.alone]
     given = sum(heard.seconds_given for heard in heards)
-    if any(heard.seconds_heard is None for heard in heards):
+    told = [(heard.seconds_given, heard.lost_s) for heard in heards if heard.lost_s is not None]
+    if len(told) < len(heards):
         return Row("", None, f"{given:.1f} s given; a server does not tell what it encoded")
-    lost = [
-        f"{heard.seconds_given - (heard.seconds_heard or 0.0):.2f} s of a clip of {heard.seconds_given:.2f} s"
-        for heard in heards
-        if abs(heard.seconds_given - (heard.seconds_heard or 0.0)) > 0.05
-    ]
-    shown = f"{given:.1f} s given, {sum(heard.seconds_heard or 0.0 for heard in heards):.1f} s encoded"
+    lost = [f"{missing:.2f} s of a clip of {seconds:.2f} s" for seconds, missing in told if abs(missing) > 0.05]
+    shown = f"{given:.1f} s given, {given - sum(missing for _, missing in told):.1f} s encoded"
     return Row("", not lost, shown + (f"; dropped: {', '.join(lost)}" if lost else ""))
 
 
@@ -188,7 +185,9 @@ def _placeholders(checked: _Checked) -> Row:
     """placeholders = frames."""
     family: Any = getattr(checked.engine, "family", None)
     if family is None:
-        return _slope([(clip.duration_s, count) for clip, count in zip(checked.clips, _tokens(checked), strict=True)])
+        return _slope(
+            [(clip.duration_s, count) for clip, count in zip(checked.clips, _tokens(checked.alone), strict=True)]
+        )
     off: list[str] = []
     total = 0
     for clip in checked.clips:
@@ -209,16 +208,15 @@ def _slope(counts: Sequence[tuple[float, int]]) -> Row:
     return Row("", many > few, f"{many - few} prompt tokens more for {long - short:.1f} s more: {rate:.1f} a second")
 
 
-def _tokens(checked: _Checked) -> list[int]:
-    """Audio tokens of each clip; all prompt tokens where the engine does not tell them apart."""
-    return [done.heard.audio_tokens or done.prompt_tokens for done in checked.alone]
+def _tokens(completions: Iterable[Completion]) -> list[int]:
+    """Audio tokens of each; all prompt tokens where the engine does not tell them apart."""
+    return [done.heard.audio_tokens or done.prompt_tokens for done in completions]
 
 
 def _sample_rate(checked: _Checked) -> Row:
     """another sample rate changes nothing."""
     there = checked.ask([asked(check_clip(4, rate)) for rate in (44_100, 48_000, 22_050)])
-    tokens = [done.heard.audio_tokens or done.prompt_tokens for done in there]
-    want = _tokens(checked)[4]
+    tokens, want = _tokens(there), _tokens(checked.alone)[4]
     return Row("", all(abs(count - want) <= 1 for count in tokens), f"{want} tokens at 16 kHz, {tokens} at others")
 
 
@@ -248,10 +246,10 @@ def _long_clip(checked: _Checked) -> Row:
     done = checked.engine.generate([asked(clip)], Sampling(max_new_tokens=1))[0]
     if done.stop is Stop.FAILED:
         return Row("", True, f"{seconds:.0f} s: refused ({done.error})")
-    heard = done.heard.seconds_heard
-    if heard is None:
+    lost = done.heard.lost_s
+    if lost is None:
         return Row("", None, f"{seconds:.0f} s: answered; a server does not tell what it encoded")
-    return Row("", abs(heard - seconds) < 0.1, f"{seconds:.0f} s: answered, {seconds - heard:.1f} s dropped")
+    return Row("", abs(lost) < 0.1, f"{seconds:.0f} s: answered, {lost:.1f} s dropped")
 
 
 def _silence(checked: _Checked) -> Row:
@@ -274,14 +272,8 @@ def _cut(checked: _Checked) -> Row:
 def _order(checked: _Checked) -> Row:
     """the order of two clips is kept."""
     one, other = checked.clips[1], checked.clips[3]
-    both = [Conversation().user(Audio(a), " and ", Audio(b), QUESTION) for a, b in ((one, other), (other, one))]
-    first, second = checked.ask(both)
-    changed = not same(first, second)
-    shown = "the reply changes" if changed else "the reply stays"
-    if checked.engine.capabilities.logprobs and first.token_ids:
-        was, now = (float(score.sum()) for score in checked.engine.logprobs(both, [first.token_ids] * 2))
-        shown += f"; its log-probability moves from {was:.2f} to {now:.2f}"
-        changed = changed or abs(was - now) > LOGPROB_TOLERANCE * len(first.token_ids)
+    forth, back = (Conversation().user(Audio(a), " and ", Audio(b), QUESTION) for a, b in ((one, other), (other, one)))
+    changed, shown = checked.moved(forth, back, checked.ask([forth])[0])
     return Row("", changed, f"swapped: {shown}")
 
 

@@ -80,6 +80,11 @@ class Heard:
     audio_tokens: int = 0
 
     @property
+    def lost_s(self) -> float | None:
+        """Seconds that were given and not heard; None where the engine cannot tell."""
+        return None if self.seconds_heard is None else self.seconds_given - self.seconds_heard
+
+    @property
     def shown(self) -> str:
         """As in "3.0 of 3.0 s, 12 audio tokens"."""
         if self.seconds_heard is None:

@@ -63,6 +63,22 @@ class Turn:
         """The text parts, joined."""
         return "".join(part.text for part in self.parts if isinstance(part, Text))
 
+    def written(self, placeholder: str, mark: str | None = None) -> str:
+        """The turn as one string.
+
+        Args:
+            placeholder: what stands for audio in a model's text, so that no text part may hold it.
+            mark: what is written for an audio part, the placeholder alone if None.
+
+        Raises:
+            ConversationError: a text part holds the placeholder.
+        """
+        if any(isinstance(part, Text) and placeholder in part.text for part in self.parts):
+            raise ConversationError(
+                f"a text part holds {placeholder!r}, which stands for audio; pass the audio as an Audio part"
+            )
+        return "".join(part.text if isinstance(part, Text) else mark or placeholder for part in self.parts)
+
 
 @dataclass(frozen=True)
 class Conversation:
@@ -97,6 +113,23 @@ class Conversation:
     def continues_assistant(self) -> bool:
         """Whether the last turn is the assistant's, to be continued."""
         return bool(self.turns) and self.turns[-1].role == "assistant"
+
+    @property
+    def begun(self) -> Turn | None:
+        """The assistant's turn that is to be continued, None if a new one is to be opened."""
+        return self.turns[-1] if self.continues_assistant else None
+
+    @property
+    def answered_turns(self) -> tuple[Turn, ...]:
+        """The turns that a reply answers: all but the one that is begun.
+
+        Raises:
+            ConversationError: there is none.
+        """
+        turns = self.turns[:-1] if self.continues_assistant else self.turns
+        if not turns:
+            raise ConversationError("the conversation has nothing to reply to; begin with .user(...)")
+        return turns
 
     @property
     def audio(self) -> tuple[Audio, ...]:

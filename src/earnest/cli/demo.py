@@ -11,13 +11,14 @@ import typer
 
 from earnest.cli.audit import audit
 from earnest.cli.data import World
+from earnest.cli.options import Threads
 
 
 def demo(
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Number of questions.")] = 240,
     seed: Annotated[int, typer.Option(min=0, help="A new seed is a new benchmark.")] = 0,
     output: Annotated[Path, typer.Option("--output", "-o", help="Run directory.")] = Path("runs/demo"),
-    threads: Annotated[int, typer.Option(min=1, help="Threads of torch on the CPU.")] = 2,
+    threads: Threads = 2,
 ) -> None:
     """Audit the shipped model with and without the audio, and open the scorecard (or print its path)."""
     from earnest.completion import content_key

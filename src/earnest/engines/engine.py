@@ -92,6 +92,18 @@ class Engine(Protocol):
         ...
 
 
+def each_sampling(sampling: Sampling | Sequence[Sampling], count: int) -> list[Sampling]:
+    """The sampling of each of `count` requests.
+
+    Raises:
+        ModelError: another number of them.
+    """
+    samplings = [sampling] * count if isinstance(sampling, Sampling) else list(sampling)
+    if len(samplings) != count:
+        raise ModelError(f"{len(samplings)} samplings for {count} conversations: give one, or one for each")
+    return samplings
+
+
 def require(engine: Engine, purpose: str, *needs: str) -> None:
     """Says before any work what an engine cannot do.
 

@@ -96,7 +96,9 @@ def find_folder(name: str) -> Path:
         from earnest.pocket import weights_path
 
         return Path(weights_path())
-    if name.startswith(("server:", "openai/")):
+    from earnest.engines.server import served_model
+
+    if served_model(name) is not None:
         raise ModelError(f"{name!r} is behind a server and has no folder: name a model that runs in this process")
     if Path(name).is_dir():
         return Path(name)
@@ -118,11 +120,11 @@ def find_folder(name: str) -> Path:
 
 def model_key(name: str, base_url: str | None = None) -> str:
     """Content key of a model, without loading it; raises as `load` does."""
-    from earnest.engines.server import ServerEngine, served_model
+    from earnest.engines.server import served_key, served_model
     from earnest.engines.weights import folder_key
 
     if served := served_model(name, base_url):
-        return ServerEngine(*served).key
+        return served_key(*served)
     return folder_key(find_folder(name))
 
 

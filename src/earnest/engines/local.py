@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -15,10 +15,10 @@ from torch import Tensor
 from earnest.completion import Completion, Heard, Sampling, Stop
 from earnest.conversation import Conversation
 from earnest.engines.decoding import Job, StopFinder, decode
-from earnest.engines.engine import Capabilities
+from earnest.engines.engine import Capabilities, each_sampling
 from earnest.engines.families.family import Family, Prompt
 from earnest.engines.prefill import Prefilled
-from earnest.engines.sharing import Request, SharedPrefill
+from earnest.engines.sharing import Answer, Request, SharedPrefill
 from earnest.engines.weights import state_key, weights_stamp
 from earnest.errors import EarnestError, ModelError
 
@@ -95,14 +95,10 @@ class LocalEngine:
         A request that the model cannot take (clip too long, prompt beyond the context, ...) is a completion with
         `Stop.FAILED` and its error; the others go on.
         """
-        samplings = [sampling] * len(conversations) if isinstance(sampling, Sampling) else list(sampling)
-        if len(samplings) != len(conversations):
-            raise ModelError(
-                f"{len(samplings)} samplings for {len(conversations)} conversations: give one, or one for each"
-            )
+        samplings = each_sampling(sampling, len(conversations))
         done: list[Completion | None] = [None] * len(conversations)
         requests: list[Request] = []
-        jobs: list[Job] = []
+        jobs: dict[int, Job] = {}
         for place, prompt in enumerate(self.family.render(conversations)):
             fault = prompt if isinstance(prompt, EarnestError) else self._beyond_context(prompt)
             if fault is not None:
@@ -112,14 +108,12 @@ class LocalEngine:
             assert isinstance(prompt, Prompt)
             asked = self._within_context(samplings[place], prompt)
             requests.append(Request(place, prompt, asked.max_new_tokens))
-            jobs.append(Job(asked, conversations[place].key, partial(self.family.reply_text, prompt.token_ids)))
-        job_of = dict(zip(map(id, requests), jobs, strict=True))
-
+            jobs[place] = Job(asked, conversations[place].key, partial(self.family.reply_text, prompt.token_ids))
         began = time.perf_counter()
 
         def answer(batch: list[Request], begun: Prefilled) -> None:
             nonlocal began
-            completions = self._answer(batch, begun, [job_of[id(request)] for request in batch])
+            completions = self._answer(batch, begun, [jobs[request.place] for request in batch])
             ended = time.perf_counter()
             for request, completion in zip(batch, completions, strict=True):
                 done[request.place] = replace(completion, seconds=(ended - began) / len(batch))
@@ -146,11 +140,11 @@ class LocalEngine:
         ids = [tuple(self.family.continuation_ids(c) if isinstance(c, str) else c) for c in continuations]
         found: list[Tensor] = [torch.zeros(0)] * len(ids)
 
-        def collect(batch: list[Request], logits: Tensor) -> None:
+        def collect(batch: list[Request], begun: Prefilled) -> None:
             for row, request in enumerate(batch):
-                said = torch.tensor(ids[request.place], device=logits.device)
+                said = torch.tensor(ids[request.place], device=begun.logits.device)
                 if len(said):
-                    own = logits[row, -len(said) - 1 : -1].float().log_softmax(-1)
+                    own = begun.logits[row, -len(said) - 1 : -1].float().log_softmax(-1)
                     found[request.place] = own.gather(1, said[:, None])[:, 0].cpu()
 
         self._score(conversations, ids, collect)
@@ -169,14 +163,12 @@ class LocalEngine:
         def remember(_module: Any, inputs: tuple[Tensor, ...]) -> None:
             given.append(inputs[0][:, -1])
 
-        def collect(batch: list[Request], _logits: Tensor) -> None:
-            # Equal prompts are run once, in the order in which they first come.
-            rows = dict.fromkeys(request.symbols.tobytes() for request in batch)
-            places = {symbols: row for row, symbols in enumerate(rows)}
+        def collect(batch: list[Request], begun: Prefilled) -> None:
+            # The last call of the head was this batch's; those before it were of prefixes.
             vectors = given[-1].float().cpu()
             given.clear()
-            for request in batch:
-                found[request.place] = vectors[places[request.symbols.tobytes()]]
+            for request, row in zip(batch, begun.rows, strict=True):
+                found[request.place] = vectors[row]
 
         handle = head.register_forward_pre_hook(remember)
         try:
@@ -189,9 +181,9 @@ class LocalEngine:
         self,
         conversations: Sequence[Conversation],
         continuations: Sequence[tuple[int, ...]],
-        collect: Callable[[list[Request], Tensor], None],
+        collect: Answer,
     ) -> None:
-        """Runs prompts with their continuations through the model; `collect` gets requests and logits [B, n + 1, V].
+        """Runs prompts with their continuations through the model; `collect` gets logits [B, n + 1, V].
 
         n is the longest continuation of the batch.
         """
@@ -204,7 +196,7 @@ class LocalEngine:
                 raise fault
             requests.append(Request(place, whole, keep=1 + len(continuations[place])))
         with self._answering():
-            self.shared.run(requests, lambda batch, begun: collect(batch, begun.logits))
+            self.shared.run(requests, collect)
 
     def _answer(self, batch: list[Request], begun: Prefilled, jobs: list[Job]) -> list[Completion]:
         replies = decode(

@@ -6,7 +6,7 @@ masked and positions are explicit, so that the last column is every row's last t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ class Prefilled:
         mask: [B, W] int64, 1 at real tokens.
         lengths: [B, 1] real tokens of each row, which is the position of the next one.
         known: columns at the front that hold known prefixes.
+        rows: which row of those that were run each of the B rows is.
     """
 
     logits: Tensor
@@ -35,14 +36,15 @@ class Prefilled:
     mask: Tensor
     lengths: Tensor
     known: int
+    rows: list[int]
 
     def repeated(self, rows: Sequence[int]) -> Prefilled:
         """The batch that has these rows, each as often as it is named, in this order."""
-        if list(rows) == list(range(len(self.mask))):
+        if list(rows) == self.rows:
             return self
         index = torch.tensor(rows, device=self.mask.device)
         self.cache.batch_select_indices(index)
-        return Prefilled(self.logits[index], self.cache, self.mask[index], self.lengths[index], self.known)
+        return Prefilled(self.logits[index], self.cache, self.mask[index], self.lengths[index], self.known, list(rows))
 
     def new_layers(self, row: int) -> Layers:
         """Keys and values [heads, n, D] of the tokens behind a row's known prefix."""
@@ -82,7 +84,7 @@ def prefill(
     language_model: Any,
     prefixes: Sequence[Prefix],
     token_ids: Sequence[Sequence[int]],
-    embed: Any,
+    embed: Callable[[Tensor], Tensor],
     *,
     pad_id: int,
     device: torch.device,
@@ -116,4 +118,4 @@ def prefill(
         use_cache=True,
         logits_to_keep=keep,
     )
-    return Prefilled(output.logits, cache, mask, mask.sum(-1, keepdim=True), known)
+    return Prefilled(output.logits, cache, mask, mask.sum(-1, keepdim=True), known, list(range(len(mask))))

@@ -12,16 +12,18 @@ A server gives no account of what it heard: `Heard.seconds_heard` is None. `earn
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from earnest.completion import Completion, Heard, Sampling, Stop, content_key
 from earnest.conversation import Audio, Conversation
-from earnest.engines.engine import Capabilities
+from earnest.engines.engine import Capabilities, each_sampling
 from earnest.errors import ModelError
 
 if TYPE_CHECKING:
@@ -47,6 +49,11 @@ def served_model(name: str, base_url: str | None = None) -> tuple[str, str] | No
     if found is None:
         raise ModelError(f"{name!r} names no served model: write server:http://HOST:PORT/v1#MODEL")
     return found["url"].rstrip("/"), found["model"]
+
+
+def served_key(base_url: str, model: str) -> str:
+    """Content key of a served model: of its address and name alone."""
+    return content_key(["server", base_url, model])
 
 
 class ServerEngine:
@@ -90,7 +97,7 @@ class ServerEngine:
     @property
     def key(self) -> str:
         """Of the address and the model's name: what stands behind them is the server's to say."""
-        return content_key(["server", self.base_url, self.model])
+        return served_key(self.base_url, self.model)
 
     @property
     def settings(self) -> dict[str, str]:
@@ -109,11 +116,7 @@ class ServerEngine:
         self, conversations: Sequence[Conversation], sampling: Sampling | Sequence[Sampling] = GREEDY
     ) -> list[Completion]:
         """One completion for each conversation, in order; see `Engine.generate`."""
-        samplings = [sampling] * len(conversations) if isinstance(sampling, Sampling) else list(sampling)
-        if len(samplings) != len(conversations):
-            raise ModelError(
-                f"{len(samplings)} samplings for {len(conversations)} conversations: give one, or one for each"
-            )
+        samplings = each_sampling(sampling, len(conversations))
         # Requests of a clip go out together, clips in the order in which they first come.
         first: dict[tuple[str, ...], int] = {}
         for conversation in conversations:
@@ -138,9 +141,6 @@ class ServerEngine:
         raise ModelError(f"{self.name} gives no {what}: choose a model that runs in this process")
 
     def _answer(self, conversation: Conversation, sampling: Sampling) -> Completion:
-        import json
-        import time
-
         import openai
 
         began = time.perf_counter()
@@ -153,7 +153,9 @@ class ServerEngine:
         if conversation.continues_assistant and (fault := self._cannot_continue(conversation)):
             return failed(fault)
         try:
-            reply: Any = self._client.chat.completions.create(**self._request(conversation, sampling))
+            reply: Any = self._client.chat.completions.create(
+                **self._request(conversation, sampling, CONTINUE if conversation.continues_assistant else {})
+            )
         except openai.APIStatusError as error:
             return failed(f"the server answered {error.status_code}: {error.message}")
         except (openai.OpenAIError, json.JSONDecodeError) as error:
@@ -161,13 +163,13 @@ class ServerEngine:
         return self._read(reply, sampling, given, failed, began)
 
     def _cannot_continue(self, conversation: Conversation) -> str:
-        if isinstance(conversation.turns[-1].parts[-1] if conversation.turns[-1].parts else None, Audio):
+        if any(isinstance(part, Audio) for part in conversation.turns[-1].parts[-1:]):
             return "an assistant's turn that ends in audio loses it on the way through a server: end it in text"
         if not self.capabilities.continues_assistant:
             return f"{self.name} does not continue an assistant's turn: ask in a further user turn"
         return ""
 
-    def _request(self, conversation: Conversation, sampling: Sampling, **more: Any) -> dict[str, Any]:
+    def _request(self, conversation: Conversation, sampling: Sampling, body: dict[str, bool]) -> dict[str, Any]:
         from earnest.engines.choosing import item_seed
 
         request: dict[str, Any] = {
@@ -175,17 +177,15 @@ class ServerEngine:
             "messages": conversation.to_openai(),
             "max_tokens": sampling.max_new_tokens,
             "temperature": sampling.temperature,
-            **more,
+            "extra_body": body,
         }
         if sampling.temperature > 0:
             request |= {"top_p": sampling.top_p, "seed": item_seed(sampling.seed, conversation.key) % 2**31}
-        if conversation.continues_assistant and "extra_body" not in more:
-            request["extra_body"] = CONTINUE
         return request
 
-    def _read(self, reply: Any, sampling: Sampling, given: Heard, failed: Any, began: float) -> Completion:
-        import time
-
+    def _read(
+        self, reply: Any, sampling: Sampling, given: Heard, failed: Callable[[str], Completion], began: float
+    ) -> Completion:
         from earnest.engines.decoding import cut_after_stop
 
         choices: Any = getattr(reply, "choices", None)
@@ -218,7 +218,7 @@ class ServerEngine:
         try:
             counts = [
                 self._client.chat.completions.create(
-                    **self._request(begun, Sampling(max_new_tokens=1), extra_body=body)
+                    **self._request(begun, Sampling(max_new_tokens=1), body)
                 ).usage.prompt_tokens
                 for body in (CONTINUE, {})
             ]

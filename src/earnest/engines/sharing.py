@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -76,7 +77,7 @@ class SharedPrefill:
     """Runs prompts in batches of similar length.
 
     Memory is bounded three times. A batch holds at most `token_budget` rows times columns, and at least one row; where
-    the memory does not suffice for it, both bounds are halved and the batch is run again in halves. Prefixes that
+    the memory does not suffice for it, `token_budget` is halved and the batch is run again in halves. Prefixes that
     requests under way wait for hold at most `token_budget` tokens beyond one request's. What is kept beyond a call
     holds at most `prefix_cache_bytes` (keys and values) and `audio_cache_bytes` (soft tokens); the least recently used
     leave first.
@@ -187,16 +188,13 @@ class SharedPrefill:
                     level.setdefault(node, request)
             if not level:
                 return
-            rows = [_Row(request, node.parent or self.tree.root, node.end, node.end) for node, request in level.items()]
-            nodes = dict(zip(map(id, rows), level, strict=True))
+            for batch in self._batches([_Stretch.of(node, request) for node, request in level.items()]):
+                self._within_memory(batch, self._fill)
 
-            def fill(batch: list[_Row], nodes: dict[int, Prefix] = nodes) -> None:
-                begun = self._prefill(batch, 1)
-                for place, row in enumerate(batch):
-                    self.tree.fill(nodes[id(row)], begun.new_layers(place))
-
-            for batch in self._batches(rows):
-                self._within_memory(batch, fill)
+    def _fill(self, batch: list[_Stretch]) -> None:
+        begun = self._prefill(batch, 1)
+        for place, row in enumerate(batch):
+            self.tree.fill(row.node, begun.new_layers(place))
 
     def _run_requests(self, requests: Sequence[Request], answer: Answer) -> None:
         """Runs what each request has of its own; equal prompts of a batch are run once."""
@@ -221,9 +219,9 @@ class SharedPrefill:
         for batch in self._batches(rows):
             self._within_memory(batch, run)
 
-    def _batches(self, rows: Sequence[_Row]) -> Iterator[list[_Row]]:
+    def _batches(self, rows: Sequence[RowT]) -> Iterator[list[RowT]]:
         """Rows of similar length together, the longest first, equal ones side by side, within both bounds."""
-        batch: list[_Row] = []
+        batch: list[RowT] = []
         for row in sorted(rows, key=lambda row: (-row.columns, row.request.symbols.tobytes(), row.request.place)):
             # The first is the longest.
             if batch and (len(batch) == self.batch_size or (len(batch) + 1) * batch[0].columns > self.token_budget):
@@ -233,7 +231,7 @@ class SharedPrefill:
         if batch:
             yield batch
 
-    def _within_memory(self, batch: list[_Row], run: Callable[[list[_Row]], None]) -> None:
+    def _within_memory(self, batch: list[RowT], run: Callable[[list[RowT]], None]) -> None:
         """Runs a batch; in halves, and smaller ones from now on, where the memory does not suffice.
 
         Raises:
@@ -275,7 +273,7 @@ class SharedPrefill:
 
     def _slots(self, row: _Row) -> list[tuple[Audio, int, int]]:
         """The clips that a row's new tokens hold, each with the range of its soft tokens that they hold."""
-        marks = np.asarray(row.request.prompt.token_ids) == self.family.audio_token_id
+        marks = row.request.symbols < 0
         first, last = int(marks[: row.prefix.end].sum()), int(marks[: row.end].sum())
         found: list[tuple[Audio, int, int]] = []
         begin = 0
@@ -314,6 +312,22 @@ class _Row:
     prefix: Prefix
     end: int
     columns: int
+
+
+@dataclass(eq=False)
+class _Stretch(_Row):
+    """A row whose tokens are those of one planned prefix."""
+
+    node: Prefix
+
+    @classmethod
+    def of(cls, node: Prefix, request: Request) -> _Stretch:
+        """A prefix and one of the requests that wait for it."""
+        assert node.parent is not None, "the root is never planned"
+        return cls(request, node.parent, node.end, node.end, node)
+
+
+RowT = TypeVar("RowT", bound=_Row)
 
 
 def _shared(request: Request) -> list[Prefix]:

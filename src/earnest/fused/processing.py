@@ -14,7 +14,7 @@ from transformers import BatchFeature, PreTrainedTokenizerBase
 from transformers.processing_utils import ProcessorMixin
 
 from earnest.audio import Clip
-from earnest.conversation import Audio, Conversation, Text, Turn
+from earnest.conversation import Conversation
 from earnest.errors import ConversationError, ModelError
 from earnest.fused.configuration import SAMPLE_RATE_HZ, FusedConfig, TokenBudget
 
@@ -291,30 +291,17 @@ class FusedProcessor(ProcessorMixin):
         Raises:
             ConversationError: a text part holds the slot, or there is nothing to reply to.
         """
-        turns = conversation.turns
-        begun = ""
-        if add_generation_prompt and conversation.continues_assistant:
-            turns, begun = turns[:-1], self._content(turns[-1])
-        if not turns:
-            raise ConversationError("the conversation has nothing to reply to; begin with .user(...)")
-        messages = [{"role": turn.role, "content": self._content(turn)} for turn in turns]
+        turns, begun = conversation.answered_turns, conversation.begun
+        if begun is not None and not add_generation_prompt:
+            turns, begun = conversation.turns, None
+        messages = [{"role": turn.role, "content": turn.written(self.audio_token)} for turn in turns]
         template: Any = self.chat_template or getattr(self.tokenizer, "chat_template", None)
         if template is None:
             raise ModelError("neither the processor nor its tokenizer has a chat template; set tokenizer.chat_template")
         opened = self.tokenizer.apply_chat_template(
             messages, chat_template=template, tokenize=False, add_generation_prompt=add_generation_prompt
         )
-        return cast(str, opened) + begun
-
-    def _content(self, turn: Turn) -> str:
-        texts: list[str] = []
-        for part in turn.parts:
-            if isinstance(part, Text) and self.audio_token in part.text:
-                raise ConversationError(
-                    f"a text part holds {self.audio_token!r}, which stands for audio; pass the audio as an Audio part"
-                )
-            texts.append(self.audio_token if isinstance(part, Audio) else part.text)
-        return "".join(texts)
+        return cast(str, opened) + (begun.written(self.audio_token) if begun else "")
 
     def apply_chat_template(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,

@@ -9,6 +9,7 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -81,20 +82,30 @@ class Family(ABC):
     def load(cls, folder: Path, device: torch.device, dtype: torch.dtype | str) -> Self:
         """Loads a folder by transformers' Auto classes."""
 
-    @property
-    @abstractmethod
+    @cached_property
     def structural_token_ids(self) -> frozenset[int]:
-        """Tokens that a reply never holds: audio placeholder and marks, padding, the marks of a turn."""
+        """Tokens that a reply never holds: audio placeholder, padding, the marks of a turn, ids without a text."""
+        # The marks of a turn are special, but few tokenizers name them as such.
+        special = {index for index, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        return (self._unwritten_ids() | special | {self.audio_token_id}) - self.end_token_ids
 
-    @property
-    @abstractmethod
+    @cached_property
     def end_token_ids(self) -> frozenset[int]:
-        """Tokens that end the assistant's turn."""
+        """Tokens that end the assistant's turn: the EOS of the tokenizer and of the generation config."""
+        generation: Any = getattr(self.model.generation_config, "eos_token_id", None)
+        ends = {self.tokenizer.eos_token_id, *(generation if isinstance(generation, list) else [generation])}
+        return frozenset(int(end) for end in ends if end is not None)
 
     @property
-    @abstractmethod
     def pad_token_id(self) -> int:
-        """What stands left of a short prompt; masked."""
+        """What stands left of a short prompt: the tokenizer's, or any token where it has none, since it is masked."""
+        found = self.tokenizer.pad_token_id
+        return 0 if found is None else int(found)
+
+    def _unwritten_ids(self) -> frozenset[int]:
+        """The tokenizer's special tokens and ids that stand for no text."""
+        vocabulary: int = self.language_model.config.get_text_config(decoder=True).vocab_size
+        return frozenset({*self.tokenizer.all_special_ids, *range(len(self.tokenizer), vocabulary)})
 
     @abstractmethod
     def text(self, conversation: Conversation) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -36,8 +36,6 @@ class FusedFamily(Family):
         self.max_audio_s = processor.max_audio_s()
         text_config: Any = model.language_model.config.get_text_config(decoder=True)
         self.context_tokens = getattr(text_config, "max_position_embeddings", None)
-        self._ends = _end_ids(model, self.tokenizer)
-        self._structural = _structural_ids(processor, text_config.vocab_size) - self._ends
         # Requests about one clip, or about clips of one length, share what stands for it.
         self._cached_ids = lru_cache(maxsize=4096)(processor.audio_ids)
         self._samples = lru_cache(maxsize=65_536)(_sample_count)
@@ -49,21 +47,11 @@ class FusedFamily(Family):
         processor: Any = AutoProcessor.from_pretrained(folder)
         return cls(model.to(device).eval(), processor)
 
-    @property
+    @cached_property
     def structural_token_ids(self) -> frozenset[int]:
-        """The tokenizer's special tokens, the audio marks, and ids that stand for no text."""
-        return self._structural
-
-    @property
-    def end_token_ids(self) -> frozenset[int]:
-        """The EOS of the tokenizer and of the generation config."""
-        return self._ends
-
-    @property
-    def pad_token_id(self) -> int:
-        """The tokenizer's, or any token where it has none: padding is masked."""
-        found = self.tokenizer.pad_token_id
-        return 0 if found is None else found
+        """As everywhere, and the marks around a clip."""
+        marks = [mark for mark in (self.processor.audio_start_token, self.processor.audio_end_token) if mark]
+        return super().structural_token_ids | {self.tokenizer.convert_tokens_to_ids(mark) for mark in marks}
 
     def text(self, conversation: Conversation) -> str:
         """Rendered by the processor."""
@@ -111,18 +99,3 @@ def _sample_count(samples: int, rate_hz: int) -> int:
     from earnest.audio import Clip
 
     return Clip(np.zeros(samples, np.float32), rate_hz).resampled(SAMPLE_RATE_HZ).samples.size
-
-
-def _end_ids(model: FusedModel, tokenizer: Any) -> frozenset[int]:
-    generation: Any = getattr(model.generation_config, "eos_token_id", None)
-    ends = {tokenizer.eos_token_id, *(generation if isinstance(generation, list) else [generation])}
-    return frozenset(int(end) for end in ends if end is not None)
-
-
-def _structural_ids(processor: FusedProcessor, vocabulary: int) -> frozenset[int]:
-    tokenizer: Any = processor.tokenizer
-    marks = [processor.audio_token, processor.audio_start_token, processor.audio_end_token]
-    named = {tokenizer.convert_tokens_to_ids(mark) for mark in marks if mark}
-    # The marks of a turn are special, but few tokenizers name them as such.
-    special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
-    return frozenset({*tokenizer.all_special_ids, *special, *named, *range(len(tokenizer), vocabulary)})

@@ -17,12 +17,14 @@ from jinja2 import TemplateError
 from torch import Tensor
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from earnest.conversation import Audio, Conversation, Text, Turn
+from earnest.conversation import Audio, Conversation, Text
 from earnest.engines.families.family import Family
 from earnest.errors import AudioError, ConversationError, ModelError
 
-KEPT_FEATURES = 64
-"""Clips whose features wait for being encoded; older ones are computed again."""
+KEPT_FEATURES = 256
+"""Clips whose features wait for being encoded; those of older ones are computed again."""
+KEPT_LAYOUTS = 4096
+"""Clips whose tokens are kept."""
 
 
 class _Reached(Exception):
@@ -73,9 +75,8 @@ class HearingFamily(Family):
         self.sample_rate_hz = int(processor.feature_extractor.sampling_rate)
         self.max_audio_s = self.longest_s()
         self.context_tokens = getattr(self.language_model.config, "max_position_embeddings", None)
-        self._ends = self._end_ids()
-        self._structural = self._structural_ids() - self._ends
-        self._heard: OrderedDict[str, tuple[list[int], Mapping[str, Any]]] = OrderedDict()
+        self._ids: OrderedDict[str, list[int]] = OrderedDict()
+        self._features: OrderedDict[str, Mapping[str, Any]] = OrderedDict()
 
     @classmethod
     def load(cls, folder: Path, device: torch.device, dtype: torch.dtype | str) -> Self:
@@ -90,46 +91,34 @@ class HearingFamily(Family):
         """Longest clip that the processor does not cut, in seconds; None for any."""
         return None
 
-    @property
-    def structural_token_ids(self) -> frozenset[int]:
-        """The tokenizer's special tokens and ids that stand for no text."""
-        return self._structural
-
-    @property
-    def end_token_ids(self) -> frozenset[int]:
-        """The EOS of the tokenizer and of the generation config."""
-        return self._ends
-
-    @property
-    def pad_token_id(self) -> int:
-        """The tokenizer's, or any token where it has none: padding is masked."""
-        found = self.tokenizer.pad_token_id
-        return 0 if found is None else int(found)
-
     def text(self, conversation: Conversation) -> str:
         """The processor's chat template; a turn to be continued stands as it is behind the opening of a reply."""
-        turns, begun = conversation.turns, ""
-        if conversation.continues_assistant:
-            turns, begun = turns[:-1], self._written(turns[-1])
-        if not turns:
-            raise ConversationError("the conversation has nothing to reply to; begin with .user(...)")
-        for turn in turns:
-            self._written(turn)
-        messages = [
-            {
-                "role": turn.role,
-                "content": [
-                    {"type": "text", "text": part.text} if isinstance(part, Text) else {"type": "audio", "audio": ""}
-                    for part in turn.parts
-                ],
-            }
-            for turn in turns
-        ]
+        messages = self.messages(conversation, {"type": "audio", "audio": ""})
+        begun = conversation.begun
         try:
             opened: str = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         except TemplateError as error:
             raise ConversationError(f"the model's chat template does not take this conversation: {error}") from error
-        return opened + begun
+        return opened + (begun.written(self.placeholder, self.audio_mark) if begun else "")
+
+    def messages(self, conversation: Conversation, audio: Mapping[str, str]) -> list[dict[str, Any]]:
+        """What a chat template takes, without the turn that is begun; `audio` stands for every audio part.
+
+        Raises:
+            ConversationError: there is nothing to reply to, or a text part holds the placeholder.
+        """
+        for turn in conversation.turns:
+            turn.written(self.placeholder)
+        return [
+            {
+                "role": turn.role,
+                "content": [
+                    {"type": "text", "text": part.text} if isinstance(part, Text) else dict(audio)
+                    for part in turn.parts
+                ],
+            }
+            for turn in conversation.answered_turns
+        ]
 
     def audio_ids(self, audio: Audio) -> list[int]:
         """The processor's tokens for one clip.
@@ -140,7 +129,10 @@ class HearingFamily(Family):
         """
         if audio.fine:
             raise ModelError(f"{type(self).__name__} has one token rate: leave out fine=True to hear a segment again")
-        return self._hear(audio)[0]
+        key = audio.clip.key
+        if key not in self._ids:
+            _keep(self._ids, key, self._hear(audio)["input_ids"][0].tolist(), KEPT_LAYOUTS)
+        return self._ids[key]
 
     def heard_s(self, audio: Audio) -> float:
         """By the placeholders that the clip got, at what one of them stands for."""
@@ -171,21 +163,20 @@ class HearingFamily(Family):
             text=[self.placeholder], audio=[samples], sampling_rate=self.sample_rate_hz, return_tensors="pt"
         )
 
-    def _hear(self, audio: Audio) -> tuple[list[int], Mapping[str, Any]]:
+    def _hear(self, audio: Audio) -> Mapping[str, Any]:
+        """Features of a clip; they wait for being encoded."""
         key = audio.clip.key
-        if key not in self._heard:
+        if key not in self._features:
             try:
-                inputs = self.features(audio.clip.resampled(self.sample_rate_hz).samples)
+                features = self.features(audio.clip.resampled(self.sample_rate_hz).samples)
             except (ValueError, IndexError) as error:
                 raise AudioError(f"the processor takes no clip {audio.clip.source or key}: {error}") from error
-            self._heard[key] = inputs["input_ids"][0].tolist(), inputs
-            if len(self._heard) > KEPT_FEATURES:
-                self._heard.popitem(last=False)
-        self._heard.move_to_end(key)
-        return self._heard[key]
+            _keep(self._features, key, features, KEPT_FEATURES)
+        return self._features[key]
 
     def _encode(self, audio: Audio) -> Tensor:
-        ids, inputs = self._hear(audio)
+        inputs = self._hear(audio)
+        del self._features[audio.clip.key]
         given: list[Tensor] = []
 
         def stop(_module: Any, _args: Any, inputs: dict[str, Any]) -> None:
@@ -199,24 +190,11 @@ class HearingFamily(Family):
             pass
         finally:
             handle.remove()
-        return given[0][0][torch.tensor(ids, device=given[0].device) == self.audio_token_id]
+        return given[0][0][(inputs["input_ids"][0] == self.audio_token_id).to(given[0].device)]
 
-    def _written(self, turn: Turn) -> str:
-        texts: list[str] = []
-        for part in turn.parts:
-            if isinstance(part, Text) and self.placeholder in part.text:
-                raise ConversationError(
-                    f"a text part holds {self.placeholder!r}, which stands for audio; pass the audio as an Audio part"
-                )
-            texts.append(part.text if isinstance(part, Text) else self.audio_mark)
-        return "".join(texts)
 
-    def _end_ids(self) -> frozenset[int]:
-        generation: Any = self.model.generation_config.eos_token_id
-        ends = {self.tokenizer.eos_token_id, *(generation if isinstance(generation, list) else [generation])}
-        return frozenset(int(end) for end in ends if end is not None)
-
-    def _structural_ids(self) -> frozenset[int]:
-        special = {index for index, token in self.tokenizer.added_tokens_decoder.items() if token.special}
-        beyond = range(len(self.tokenizer), self.language_model.config.vocab_size)
-        return frozenset({*self.tokenizer.all_special_ids, *special, self.audio_token_id, *beyond})
+def _keep(kept: OrderedDict[str, Any], key: str, value: Any, most: int) -> None:
+    """Adds to a bounded memory; the oldest goes."""
+    kept[key] = value
+    if len(kept) > most:
+        kept.popitem(last=False)

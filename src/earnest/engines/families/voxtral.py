@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from functools import cache, cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -49,40 +50,23 @@ class VoxtralFamily(HearingFamily):
         tokens = round(len(features) * WINDOW_S / self.seconds_per_token)
         return {"input_ids": torch.full((1, tokens), self.audio_token_id), "input_features": features}
 
-    def _structural_ids(self) -> frozenset[int]:
-        beyond = range(len(self.tokenizer), self.language_model.config.vocab_size)
-        return frozenset({*self.tokenizer.all_special_ids, *beyond})
+    @cached_property
+    def structural_token_ids(self) -> frozenset[int]:
+        """As mistral-common names them: the audio placeholder is among them."""
+        return self._unwritten_ids() - self.end_token_ids
 
     def _rendered(self, conversation: Conversation) -> Prompt | EarnestError:
-        turns, begun = conversation.turns, ()
-        if conversation.continues_assistant:
-            turns, begun = turns[:-1], turns[-1].parts
-        if not turns:
-            return ConversationError("the conversation has nothing to reply to; begin with .user(...)")
         try:
-            for turn in conversation.turns:
-                self._written(turn)
+            messages = self.messages(conversation, {"type": "audio", "base64": _silence(self.sample_rate_hz)})
         except EarnestError as error:
             return error
-        messages = [
-            {
-                "role": turn.role,
-                "content": [
-                    {"type": "text", "text": part.text}
-                    if isinstance(part, Text)
-                    else {"type": "audio", "base64": _silence(self.sample_rate_hz)}
-                    for part in turn.parts
-                ],
-            }
-            for turn in turns
-        ]
         try:
             rendered: Any = self.tokenizer.apply_chat_template([messages], tokenize=True, return_dict=True)
         except (ValueError, MistralCommonException) as error:
             return ConversationError(f"the model's tokenizer does not take this conversation: {error}")
         ids = _once(list(rendered["input_ids"][0]), self.audio_token_id)
         begin = int(self.tokenizer.convert_tokens_to_ids("[BEGIN_AUDIO]"))
-        for part in begun:
+        for part in conversation.begun.parts if conversation.begun else ():
             ids += self.continuation_ids(part.text) if isinstance(part, Text) else [begin, self.audio_token_id]
         return self._expand(ids, conversation)
 
@@ -92,6 +76,7 @@ def _once(ids: list[int], token: int) -> list[int]:
     return [*ids[:1], *(after for before, after in pairwise(ids) if (before, after) != (token, token))]
 
 
+@cache
 def _silence(rate_hz: int) -> str:
     """A short file, in base64."""
     stream = io.BytesIO()
