@@ -21,10 +21,14 @@ from earnest.world.timeline import Event, Scene
 from earnest.world.vocabulary import BENIGN_VERBS, FORBIDDEN_VERBS, INSTRUMENTS, OBJECTS, SOUNDS, WORDS
 
 HARD: tuple[str, ...] = (
-    "sound_total", "music_total", "word_total", "sound_count", "sound_last", "sound_before",
+    "sound_total", "music_total", "word_total", "sound_count", "sound_count", "narrated", "sound_last", "sound_before",
     "sound_order", "word_last", "word_after", "word_after_sound", "sound_after_word", "pitch_compare", "speaker_count",
+    "speaker_count",
 )  # fmt: skip
-"""Templates that enumerate, look backwards, cross modalities or compare."""
+"""Templates that enumerate, look backwards, cross modalities or compare, and those that few scenes allow."""
+
+DRAWS = 4
+"""How often one of them is tried on a scene: counts are turned down so that their numbers stay balanced."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class Mix:
         absent: names in a look-up that are not there, at most.
         lists: share of look-ups that enumerate.
         hard: share of questions that are drawn from the templates that take longest to learn.
+        narrated: share of scenes that are narrated, beyond those of the world.
     """
 
     recall: float = 0.15
@@ -73,6 +78,7 @@ class Mix:
     absent: int = 3
     lists: float = 0.0
     hard: float = 0.0
+    narrated: float = 0.0
 
 
 def draw_pack(rng: random.Random, mix: Mix) -> Pack:
@@ -81,7 +87,8 @@ def draw_pack(rng: random.Random, mix: Mix) -> Pack:
         return _plain_pack(rng)
     if rng.random() < 0.05:
         return _request_pack(rng, mix)
-    scene = plan_scene(rng, duration_s=rng.uniform(6.0, 10.0), count=5) if mix.short else plan_scene(rng)
+    genre = "narrated" if rng.random() < mix.narrated else None
+    scene = plan_scene(rng, duration_s=rng.uniform(6.0, 10.0), count=5) if mix.short else plan_scene(rng, genre=genre)
     streamed = rng.random() < mix.stream
     leaks = not streamed or rng.random() < 0.3
     surrogate = scene_stream(scene, rng, robust=rng.random() < 0.7) if streamed else scene_surrogate(scene)
@@ -98,7 +105,10 @@ def draw_exchange(scene: Scene, rng: random.Random, *, leaks: bool, hard: float 
         return _task(scene, rng)
     if rng.random() < 0.1:
         return _unanswerable(scene, rng, leaks)
-    question = ask(scene, rng, rng.choice(HARD)) if rng.random() < hard else None
+    question = None
+    if rng.random() < hard:
+        name = rng.choice(HARD)
+        question = next((found for _ in range(DRAWS) if (found := ask(scene, rng, name))), None)
     question = question or ask(scene, rng)
     if question is None:
         return _task(scene, rng)

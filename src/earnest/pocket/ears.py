@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from earnest.fused.configuration import EarConfig
+from earnest.fused.configuration import EarConfig, MelConfig
 from earnest.fused.encoders import EarEncoder
 from earnest.pocket.clips import Heard, hear
 from earnest.pocket.schedule import one_cycle
@@ -36,6 +37,8 @@ class EarSettings:
         window: mel frames of a training crop, a multiple of 4.
         learning_rate: peak of the cycle for norms and label heads.
         muon_rate: peak for the convolutions under Muon.
+        warp: how far the speech ear's frequencies are stretched or shrunk, as a share: other throats than the
+            voices' own (vocal tract length perturbation).
         event_width: channels of the event ear.
         speech_width: channels of the speech ear.
         blocks: residual blocks of each.
@@ -50,6 +53,7 @@ class EarSettings:
     window: int = 256
     learning_rate: float = 3e-3
     muon_rate: float = 1e-2
+    warp: float = 0.12
     event_width: int = 128
     speech_width: int = 144
     blocks: int = 5
@@ -95,8 +99,9 @@ def train(settings: EarSettings, out: Path, *, log: Callable[[str], None] = prin
     for step in range(first, settings.steps):
         mel, target = _batch(pool, labels, settings, rng)
         loss = torch.zeros(())
-        for ear, tasks in ears.values():
-            logits = ear(mel).logits
+        for name, (ear, tasks) in ears.items():
+            factors = rng.uniform(1 - settings.warp, 1 + settings.warp, len(mel)) if name == "speech" else None
+            logits = ear(mel if factors is None else warped(mel, torch.from_numpy(factors).float())).logits
             for task in tasks:
                 part = F.cross_entropy(logits[task].transpose(1, 2), target[task], label_smoothing=0.05)
                 running[task] = running.get(task, 0.0) + part.item() / 100
@@ -115,6 +120,29 @@ def train(settings: EarSettings, out: Path, *, log: Callable[[str], None] = prin
         ear.eval().save_pretrained(out / name)
     checkpoint.clear()
     return out
+
+
+def warped(mel: torch.Tensor, factors: torch.Tensor, config: MelConfig | None = None) -> torch.Tensor:
+    """Log-mels as if all frequencies were `factors` times as high; what lies beyond the last bin is repeated.
+
+    Args:
+        mel: [B, F, M].
+        factors: [B].
+        config: of the log-mels.
+
+    Returns:
+        [B, F, M].
+    """
+    config = config or MelConfig()
+    low, high = (2595.0 * math.log10(1.0 + hz / 700.0) for hz in (config.low_hz, config.high_hz))
+    scale = torch.linspace(low, high, config.n_mels + 2)[1:-1]
+    source_hz = 700.0 * (10.0 ** (scale / 2595.0) - 1.0) / factors[:, None]  # [B, M]
+    step = (high - low) / (config.n_mels + 1)
+    place = ((2595.0 * torch.log10(1.0 + source_hz / 700.0) - low) / step - 1.0).clamp(0.0, config.n_mels - 1.0)
+    below = place.floor().long().clamp(max=config.n_mels - 2)
+    share = (place - below)[:, None]
+    lower, upper = (mel.gather(2, (below + k)[:, None].expand_as(mel)) for k in (0, 1))
+    return lower * (1.0 - share) + upper * share
 
 
 def _labels(heard: Heard) -> dict[str, np.ndarray]:

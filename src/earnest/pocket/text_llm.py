@@ -40,6 +40,7 @@ class TextLLMSettings:
             and enumerate.
         recall: share of look-up exercises among the turns afterwards.
         hard: share of questions from `curriculum.HARD` afterwards.
+        narrated: share of narrated scenes afterwards, beyond the world's own.
         noise: standard deviation of the noise on stream slots, in units of the embeddings' own.
         stream: share of surrogates that come as streams.
         turns: exchanges after one surrogate.
@@ -58,6 +59,7 @@ class TextLLMSettings:
     places_steps: int = 300
     recall: float = 0.3
     hard: float = 0.5
+    narrated: float = 0.06
     noise: float = 1.0
     stream: float = 0.55
     turns: int = 6
@@ -70,7 +72,16 @@ class TextLLMSettings:
             return Mix(recall=1.0, stream=0.0, turns=self.turns, plain=0.0, short=True)
         if step < self.recall_steps + self.places_steps:
             return Mix(1.0, 0.35, self.turns, plain=0.0, short=True, places=1.0, absent=1, lists=0.35)
-        return Mix(self.recall, self.stream, self.turns, plain=0.1, places=0.6, lists=0.5, hard=self.hard)
+        return Mix(
+            self.recall,
+            self.stream,
+            self.turns,
+            plain=0.1,
+            places=0.6,
+            lists=0.5,
+            hard=self.hard,
+            narrated=self.narrated,
+        )
 
 
 def new_model(tokenizer: PreTrainedTokenizerFast, settings: TextLLMSettings) -> Qwen3ForCausalLM:

@@ -123,6 +123,20 @@ def cites(events: Iterable[Event]) -> Reason:
     return tuple(parts)
 
 
+def told_off(events: Sequence[Event], counted: Sequence[bool], *, with_speaker: bool = False) -> Reason:
+    """Citations of all events, those that are counted with their number: `owl [00:01], dog [00:03] 1`."""
+    parts: list[str | Cite] = []
+    number = 0
+    for event, counts in zip(events, counted, strict=True):
+        if parts:
+            parts.append(", ")
+        parts.append(Cite(event, with_speaker))
+        if counts:
+            number += 1
+            parts.append(f" {number}")
+    return tuple(parts)
+
+
 def then(first: Event, second: Event) -> Reason:
     """Two citations, one after the other."""
     return (Cite(first), ", then ", Cite(second))

@@ -8,7 +8,6 @@ from earnest.world.surrogates import bounds, clock
 from earnest.world.templates.drafts import (
     Cite,
     Draft,
-    Reason,
     cites,
     counted,
     names,
@@ -17,6 +16,7 @@ from earnest.world.templates.drafts import (
     plain_words,
     template,
     then,
+    told_off,
     unique,
     untold,
     wrong,
@@ -59,6 +59,11 @@ def _sound_presence(scene: Scene, rng: random.Random) -> Draft | None:
         "how many times do you hear the {x}?",
         "how many times can you hear the {x}?",
         "how often can the {x} be heard?",
+        "how many times has the {x} sounded?",
+        "does the {x} sound never, once or twice?",
+        "count how often the {x} sounds.",
+        "how many times will you hear the {x}?",
+        "how often is there a {x}?",
         "how many times does the {x} sound?",
     ),
     ("how often does the {x} sound?",),
@@ -74,13 +79,8 @@ def _sound_count(scene: Scene, rng: random.Random) -> Draft | None:
     if not fitting:
         return None
     name = rng.choice(fitting)
-    # What settles it: from the first one on all sounds up to the second, or to the end.
-    places = [place for place, event in enumerate(sounds) if event.name == name]
-    reason: Reason = (f"no {name}",)
-    if wanted == 1:
-        reason = (*cites(sounds[places[0] :]), ", no more")
-    elif wanted == 2:
-        reason = cites(sounds[places[0] : places[1] + 1])
+    # What settles it: all sounds, counted where it is one of them.
+    reason = told_off(sounds, [event.name == name for event in sounds]) if wanted else (f"no {name}",)
     return Draft(str(wanted), reason, fixed=("0", "1", "2"), slots={"x": name})
 
 
@@ -185,6 +185,9 @@ def _sound_after(scene: Scene, rng: random.Random) -> Draft | None:
         "which sound do you hear before the {x}?",
         "before the {x}, what sound comes?",
         "what is the sound before the {x}?",
+        "what sound precedes the {x}?",
+        "which sound precedes the {x}?",
+        "which sound is the last before the {x}?",
         "what sound is heard before the {x}?",
     ),
     ("which sound comes before the {x}?",),
@@ -237,6 +240,11 @@ def _sound_order(scene: Scene, rng: random.Random) -> Draft | None:
         "at what time do you hear the {x}?",
         "when can the {x} be heard?",
         "at what time can you hear the {x}?",
+        "when is there a {x}?",
+        "at which second do you hear the {x}?",
+        "when is it that the {x} sounds?",
+        "at what moment can the {x} be heard?",
+        "tell me when the {x} sounds.",
         "at what time is the {x} heard?",
     ),
     ("at what time does the {x} sound?",),

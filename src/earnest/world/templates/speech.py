@@ -15,6 +15,7 @@ from earnest.world.templates.drafts import (
     plain_words,
     template,
     then,
+    told_off,
     unique,
     wrong,
     yes_or_no,
@@ -230,6 +231,9 @@ def _last_speaker(scene: Scene, rng: random.Random) -> Draft | None:
         "what is the number of speakers?",
         "count the speakers.",
         "how many people are in the audio?",
+        "how many voices speak?",
+        "how many voices do you hear?",
+        "does one person speak or do two?",
         "how many speakers speak?",
     ),
     ("how many people are there?",),
@@ -242,10 +246,9 @@ def _speaker_count(scene: Scene, rng: random.Random) -> Draft | None:
     another = [place for place, event in enumerate(words) if event.speaker != words[0].speaker]
     if not another and rng.random() < 0.5:
         return None
-    parts: list[str | Cite] = []
-    for event in words[: another[0] + 1] if another else words:
-        parts += [", ", Cite(event, with_speaker=True)] if parts else [Cite(event, with_speaker=True)]
-    return Draft("2" if another else "1", tuple(parts), fixed=("1", "2"))
+    heard = words[: another[0] + 1] if another else words
+    new = [place == 0 or place in another for place in range(len(heard))]
+    return Draft("2" if another else "1", told_off(heard, new, with_speaker=True), fixed=("1", "2"))
 
 
 @template(
@@ -282,6 +285,11 @@ def _number_spoken(scene: Scene, rng: random.Random) -> Draft | None:
         "which sound does the speaker tell of?",
         "what does the speaker tell of?",
         "what is there, as the voice says?",
+        "what sound is there, as the speaker says?",
+        "of which sound does the voice speak?",
+        "which sound does the voice name?",
+        "what does the voice tell you there is?",
+        "there is a sound, the voice says: which one?",
         "which sound does the speaker say there is?",
     ),
     ("which sound does the voice say there is?",),
