@@ -91,6 +91,7 @@ class SharedPrefill:
 
     Attributes:
         tokens_run: prompt tokens that went through the language model so far.
+        columns_run: the same with the padding of batches.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class SharedPrefill:
         self.token_budget = token_budget
         self.tree = PrefixTree(prefix_cache_bytes)
         self.audio_cache = AudioCache(audio_cache_bytes)
-        self.tokens_run = 0
+        self.tokens_run = self.columns_run = 0
         self._shares = holds_prefixes(family.language_model.config)
         self._clips: dict[AudioKey, int] = {}
 
@@ -258,8 +259,17 @@ class SharedPrefill:
     def _prefill(self, rows: Sequence[_Row], keep: int) -> Prefilled:
         segments = [row.request.prompt.token_ids[row.prefix.end : row.end] for row in rows]
         self.tokens_run += sum(map(len, segments))
+        self.columns_run += len(segments) * max(map(len, segments))
         wanted = [self._slots(row) for row in rows]
         soft = self._encode([part for slots in wanted for part, _, _ in slots])
+        for row in rows:
+            for part, count in zip(row.request.prompt.audio, row.request.prompt.audio_tokens, strict=True):
+                tokens = soft.get(audio_key(part))
+                if tokens is not None and len(tokens) != count:
+                    raise ModelError(
+                        f"the prompt holds {count} placeholders for the clip {part.clip.source or part.clip.key}, the "
+                        f"ear gave {len(tokens)} soft tokens: the model and its processor do not belong together"
+                    )
         fillings = [soft[audio_key(part)][begin:end] for slots in wanted for part, begin, end in slots]
         return prefill(
             self.family.language_model,
