@@ -306,7 +306,10 @@ def _order(checked: _Checked) -> Row:
 def _batch(checked: _Checked) -> Row:
     """in a batch = alone."""
     checked.forget()
-    return _compare(checked, checked.ask([asked(clip) for clip in reversed(checked.clips)])[::-1])
+    # Each beside a longer one: batches hold what is of similar length, and one of a kind would travel alone.
+    longer = [Clip(np.resize(clip.samples, round(1.15 * clip.samples.size)), RATE_HZ) for clip in checked.clips]
+    both = checked.ask([asked(clip) for clip in (*reversed(checked.clips), *longer)])
+    return _compare(checked, both[: len(checked.clips)][::-1])
 
 
 def _cached(checked: _Checked) -> Row:

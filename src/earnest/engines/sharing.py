@@ -26,6 +26,8 @@ from earnest.errors import ModelError
 
 ENCODE_SECONDS = 600.0
 """Audio that is encoded at once, padding included, in seconds."""
+MOST_PADDING = 0.1
+"""Of a batch, as a share of what it holds: beyond that a shorter row begins another batch."""
 CLIP_SYMBOLS = 2**24
 """Symbols that a clip may take: soft tokens of one clip, at most."""
 
@@ -221,14 +223,21 @@ class SharedPrefill:
             self._within_memory(batch, run)
 
     def _batches(self, rows: Sequence[RowT]) -> Iterator[list[RowT]]:
-        """Rows of similar length together, the longest first, equal ones side by side, within both bounds."""
+        """Rows of similar length together, the longest first, equal ones side by side, within all bounds."""
         batch: list[RowT] = []
+        filled = 0
         for row in sorted(rows, key=lambda row: (-row.columns, row.request.symbols.tobytes(), row.request.place)):
             # The first is the longest.
-            if batch and (len(batch) == self.batch_size or (len(batch) + 1) * batch[0].columns > self.token_budget):
+            columns = (len(batch) + 1) * batch[0].columns if batch else 0
+            if (
+                len(batch) == self.batch_size
+                or columns > self.token_budget
+                or columns > (1 + MOST_PADDING) * (filled + row.columns)
+            ):
                 yield batch
-                batch = []
+                batch, filled = [], 0
             batch.append(row)
+            filled += row.columns
         if batch:
             yield batch
 
