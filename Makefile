@@ -49,7 +49,6 @@ pocket: $(INSTALLED)
 	$(BIN)/earnest train recipes/pocket/base.toml
 
 bench: $(INSTALLED)
-	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev,bench]"
 	$(BIN)/python bench/results.py --measure $(if $(ALL),--all) $(if $(ONLY),--only $(ONLY))
 
 results: $(INSTALLED)

@@ -239,8 +239,6 @@ def measure(model: str, name: str, rounds: Rounds, options: argparse.Namespace) 
         # A model of random weights says something else of every clip; pocket knows few words.
         distinct = len(set(map(tuple, said)))
         assert distinct > (5 if model == "pocket" else len(said) // 2), f"{distinct} different replies in {len(said)}"
-        other = sum(a != b for a, b in zip(said, ways["padded_batches"].replies, strict=True))
-        print(f"padded batches change {other} of {len(said)} replies")
     return ways
 
 
