@@ -170,7 +170,7 @@ class ServerEngine:
 
         def failed(why: str) -> Completion:
             seconds = time.perf_counter() - began
-            error = self._without_key(why)[:ERROR_CHARACTERS]
+            error = self._shown(why)
             return Completion(text="", stop=Stop.FAILED, heard=given, error=error, seconds=seconds)
 
         if call.unreachable and not call.answered:
@@ -275,14 +275,15 @@ class ServerEngine:
             # Refused, or no tokens are counted.
             return False
         except (openai.OpenAIError, ValueError) as error:
-            why = self._without_key(str(error))[:ERROR_CHARACTERS]
+            why = self._shown(str(error))
             raise ModelError(
                 f"{self.name} could not be asked whether it continues an assistant's turn: {why}"
             ) from error
         return counts[0] < counts[1]
 
-    def _without_key(self, text: str) -> str:
-        return text.replace(self._secret, "***") if self._secret else text
+    def _shown(self, text: str) -> str:
+        """An error's text as it may be written: without the key, and cut."""
+        return (text.replace(self._secret, "***") if self._secret else text)[:ERROR_CHARACTERS]
 
 
 ERROR_CHARACTERS = 500

@@ -63,9 +63,14 @@ def weights_stamp(model: Any) -> Stamp:
         Number of weights, how often they were written in place (as optimisers and `load_state_dict` do), the first
         element of each (adapters are merged behind the counter's back), and `adapter_state`.
     """
+    import torch
+
     parameters = [parameter.detach() for parameter in model.parameters()]
-    firsts = tuple(parameter.reshape(-1)[0].item() for parameter in parameters if parameter.numel())
-    return len(parameters), sum(parameter._version for parameter in parameters), firsts, adapter_state(model)
+    # Gathered where the weights are and fetched at once: one by one, a GPU would be waited for at each.
+    device = parameters[0].device
+    firsts = torch.stack([p.flatten()[0].to(device, torch.float32) for p in parameters if p.numel()])
+    writes = sum(parameter._version for parameter in parameters)
+    return len(parameters), writes, tuple(firsts.tolist()), adapter_state(model)
 
 
 def adapter_state(model: Any) -> str:
