@@ -4,7 +4,8 @@
 #   make test      all tests
 #   make check     linter, formatter, type checker
 #   make pocket    rebuild the shipped model from nothing (about an hour on two cores)
-#   make bench     run the command of every claim that was measured on other weights (all of them: ALL=1)
+#   make bench     run the command of every claim that was measured on other weights and print all claims
+#                  (all of them: ALL=1; those of the engines alone: ONLY=bench)
 #   make results   write docs/results.md and the README's number from bench/results/
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -48,7 +49,7 @@ pocket: $(INSTALLED)
 	$(BIN)/earnest train recipes/pocket/base.toml
 
 bench: $(INSTALLED)
-	$(BIN)/python bench/results.py --measure $(if $(ALL),--all)
+	$(BIN)/python bench/results.py --measure $(if $(ALL),--all) $(if $(ONLY),--only $(ONLY))
 
 results: $(INSTALLED)
 	$(BIN)/python bench/results.py

@@ -3,7 +3,8 @@
     python bench/results.py             write both texts
     python bench/results.py --check     say what differs, write nothing, exit code 1 if anything does
     python bench/results.py --measure   first run the command of every claim that was measured on weights
-                                        other than those shipped (with --all: of every claim)
+                                        other than those shipped (with --all: of every claim, with --only bench:
+                                        of all whose names begin so), and print all claims
 
 A claim is {claim, value, low, high, n, unit, seed, split, command, seconds, machine, model}, and optionally
 `goal` (as in ">= 0.7" or "0.7..0.92") and `note`. `model` is the content key of the weights that it was measured on,
@@ -255,11 +256,17 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="say what differs, write nothing")
     parser.add_argument("--measure", action="store_true", help="run the commands of claims on other weights first")
     parser.add_argument("--all", action="store_true", help="with --measure: the commands of all claims")
+    parser.add_argument("--only", default="", help="with --measure: of the claims whose names begin so, all")
     arguments = parser.parse_args()
     claims = read_claims()
     if arguments.measure:
-        measure(claims if arguments.all else stale(claims, shipped_key()))
+        chosen = [claim for claim in claims if claim.claim.startswith(arguments.only)]
+        if not chosen:
+            raise SystemExit(f"--only {arguments.only}: no claim begins so")
+        measure(chosen if arguments.all or arguments.only else stale(chosen, shipped_key()))
         claims = read_claims()
+        for claim in claims:
+            print(f"{claim.claim:<48}{claim.text:<28}{f'goal {claim.goal}' if claim.goal else ''}")
     if arguments.check:
         wrong = differing(claims)
         for path in wrong:

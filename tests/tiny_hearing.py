@@ -76,19 +76,21 @@ def save(model: Any, processor: Any, path: Path, tokenizer: Any, gain: float = 6
     return path
 
 
-def tiny_qwen2_audio(path: Path) -> Path:
-    """Qwen2-Audio."""
+def tiny_qwen2_audio(
+    path: Path, ear: dict[str, Any] | None = None, text: dict[str, Any] | None = None, gain: float = 6.0
+) -> Path:
+    """Qwen2-Audio; `ear` and `text` change its sizes."""
     from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
 
     torch.manual_seed(0)
     tokenizer = byte_tokenizer(["<|audio_bos|>", "<|AUDIO|>", "<|audio_eos|>"], QWEN_MARK)
     processor = Qwen2AudioProcessor(features(), tokenizer, chat_template=tokenizer.chat_template)
     config = Qwen2AudioConfig(
-        audio_config=encoder_config(),
-        text_config=text_config(tokenizer) | {"model_type": "qwen2"},
+        audio_config=encoder_config(**(ear or {})),
+        text_config=text_config(tokenizer, **(text or {})) | {"model_type": "qwen2"},
         audio_token_index=tokenizer.convert_tokens_to_ids("<|AUDIO|>"),
     )
-    return save(Qwen2AudioForConditionalGeneration(config), processor, path, tokenizer)
+    return save(Qwen2AudioForConditionalGeneration(config), processor, path, tokenizer, gain)
 
 
 def _omni_ids(tokenizer: Any) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """Is the audio really getting in? A table of checks of any engine, before any of its answers is believed.
 
-    earnest check MODEL
+    earnest check MODEL [--against server:URL#MODEL]
 
 Each check holds what was given against what arrived, or one way of asking against another that must give the same.
 The flip rate, how often a reply changes when only the company changes that it is computed in, is the noise floor of
@@ -29,7 +29,8 @@ SECONDS = (0.6, 1.3, 2.0, 3.7, 6.0, 9.0)
 REPLY_TOKENS = 24
 """Tokens that are compared: long enough to differ, short enough for a server that is paid by the token."""
 LOGPROB_TOLERANCE = 1e-2
-"""Nats by which a token's log-probability may differ between two ways of asking the same, in float32."""
+"""Nats by which a token's log-probability may differ between two ways of asking the same, in float32. In half precision
+the order of a sum moves it by more: there the replies alone decide, and the difference is shown."""
 
 
 @dataclass(frozen=True)
@@ -82,18 +83,21 @@ def check_clip(number: int, rate_hz: int = RATE_HZ) -> Clip:
     return Clip(samples.astype(np.float32), rate_hz, f"check-{number}")
 
 
-def check(engine: Engine, *, progress: Callable[[int, int], None] | None = None) -> CheckReport:
+def check(
+    engine: Engine, against: Engine | None = None, *, progress: Callable[[int, int], None] | None = None
+) -> CheckReport:
     """Runs all checks.
 
     Args:
         engine: who is checked; nothing is written and no weight changes.
+        against: the same model elsewhere, such as behind a server: it must say the same about the same tokens.
         progress: called with (checks done, checks in all).
     """
     checks: tuple[Callable[[_Checked], Row], ...] = (
         _answers, _seconds, _placeholders, _sample_rate, _channels, _long_clip, _silence, _swap, _cut, _order,
-        _batch, _cached,
+        _batch, _cached, *((_tokens_there, _replies_there) if against else ()),
     )  # fmt: skip
-    checked = _Checked(engine)
+    checked = _Checked(engine, against)
     rows: list[Row] = []
     for number, run in enumerate(checks):
         name = (run.__doc__ or "").rstrip(".")
@@ -109,17 +113,21 @@ def check(engine: Engine, *, progress: Callable[[int, int], None] | None = None)
 
 
 class _Checked:
-    """An engine, the clips, and what it said about each of them alone."""
+    """An engine, the clips, and what it said about each of them alone; and the same model elsewhere."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, against: Engine | None) -> None:
         self.engine = engine
+        self.against = against
         self.clips = [check_clip(number) for number in range(len(SECONDS))]
         self.alone: list[Completion] = []
+        self.there: list[Completion] = []
         self.flips: tuple[int, int] = (0, 0)
+        half = engine.settings.get("dtype") in ("bfloat16", "float16")
+        self.tolerance = math.inf if half else LOGPROB_TOLERANCE
 
-    def ask(self, conversations: Iterable[Conversation]) -> list[Completion]:
+    def ask(self, conversations: Iterable[Conversation], engine: Engine | None = None) -> list[Completion]:
         """Greedy replies; a failure is raised."""
-        done = self.engine.generate(list(conversations), Sampling(max_new_tokens=REPLY_TOKENS))
+        done = (engine or self.engine).generate(list(conversations), Sampling(max_new_tokens=REPLY_TOKENS))
         for completion in done:
             if completion.stop is Stop.FAILED:
                 raise EarnestError(completion.error)
@@ -204,6 +212,8 @@ def _slope(counts: Sequence[tuple[float, int]]) -> Row:
     (short, few), (long, many) = min(counts), max(counts)
     if not many:
         return Row("", None, "the server counts no tokens")
+    if many == few:
+        return Row("", None, f"{few} prompt tokens for {short:.1f} s and for {long:.1f} s: whole windows, or not heard")
     rate = (many - few) / (long - short)
     return Row("", many > few, f"{many - few} prompt tokens more for {long - short:.1f} s more: {rate:.1f} a second")
 
@@ -217,6 +227,8 @@ def _sample_rate(checked: _Checked) -> Row:
     """another sample rate changes nothing."""
     there = checked.ask([asked(check_clip(4, rate)) for rate in (44_100, 48_000, 22_050)])
     tokens, want = _tokens(there), _tokens(checked.alone)[4]
+    if not want:
+        return Row("", None, "no tokens are counted")
     return Row("", all(abs(count - want) <= 1 for count in tokens), f"{want} tokens at 16 kHz, {tokens} at others")
 
 
@@ -231,6 +243,7 @@ def _channels(checked: _Checked) -> Row:
     both = np.stack([clip.samples * 2, np.zeros_like(clip.samples)], axis=1)
     soundfile.write(stream, both, RATE_HZ, format="WAV", subtype="FLOAT")
     mixed = Clip.from_bytes(stream.getvalue(), "stereo")
+    checked.forget()
     there = checked.about(mixed)
     equal = same(there, checked.alone[3])
     return Row("", equal, "the same reply" if equal else f"{there.text!r} instead of {checked.alone[3].text!r}")
@@ -240,16 +253,29 @@ def _long_clip(checked: _Checked) -> Row:
     """a clip beyond the limit is refused, not cut."""
     family: Any = getattr(checked.engine, "family", None)
     limit = getattr(family, "max_audio_s", None)
-    seconds = min(90.0, limit + 5.0) if limit else 40.0
+    seconds = limit + 5.0 if limit else 40.0
     times = np.arange(round(seconds * RATE_HZ)) / RATE_HZ
     clip = Clip((0.2 * np.sin(2 * np.pi * 330.0 * times)).astype(np.float32), RATE_HZ, "check-long")
     done = checked.engine.generate([asked(clip)], Sampling(max_new_tokens=1))[0]
     if done.stop is Stop.FAILED:
-        return Row("", True, f"{seconds:.0f} s: refused ({done.error})")
+        # Behind a server, what is no refusal is a fault: 5xx, a timeout, nobody there.
+        refused = family is not None or "answered 4" in done.error
+        return Row("", refused, f"{seconds:.0f} s: {'refused' if refused else 'failed'} ({done.error})")
     lost = done.heard.lost_s
     if lost is None:
-        return Row("", None, f"{seconds:.0f} s: answered; a server does not tell what it encoded")
+        return _growth(checked, seconds, *_tokens([done]))
     return Row("", abs(lost) < 0.1, f"{seconds:.0f} s: answered, {lost:.1f} s dropped")
+
+
+def _growth(checked: _Checked, seconds: float, count: int) -> Row:
+    """Behind a server: a long clip must have as many more tokens as the short ones promise."""
+    few, many = _tokens([checked.alone[0], checked.alone[-1]])
+    rate = (many - few) / (SECONDS[-1] - SECONDS[0])
+    if rate <= 0:
+        return Row("", None, f"{seconds:.0f} s: answered; its prompt tokens tell nothing of the length")
+    short = seconds - SECONDS[-1] - (count - many) / rate
+    shown = f"{seconds:.0f} s: answered with {count} prompt tokens"
+    return Row("", short < 1.0, shown + (f", {short:.1f} s are missing" if short >= 1.0 else ""))
 
 
 def _silence(checked: _Checked) -> Row:
@@ -280,7 +306,10 @@ def _order(checked: _Checked) -> Row:
 def _batch(checked: _Checked) -> Row:
     """in a batch = alone."""
     checked.forget()
-    return _compare(checked, checked.ask([asked(clip) for clip in reversed(checked.clips)])[::-1])
+    # Each beside a longer one: batches hold what is of similar length, and one of a kind would travel alone.
+    longer = [Clip(np.resize(clip.samples, round(1.15 * clip.samples.size)), RATE_HZ) for clip in checked.clips]
+    both = checked.ask([asked(clip) for clip in (*reversed(checked.clips), *longer)])
+    return _compare(checked, both[: len(checked.clips)][::-1])
 
 
 def _cached(checked: _Checked) -> Row:
@@ -289,33 +318,54 @@ def _cached(checked: _Checked) -> Row:
     if not first.passed:
         return first
     checked.forget()
-    return _compare(checked, [checked.about(clip) for clip in checked.clips])
+    return _held(checked.alone, [checked.about(clip) for clip in checked.clips], checked.tolerance)
+
+
+def _tokens_there(checked: _Checked) -> Row:
+    """local = server: the same number of tokens."""
+    checked.there = checked.ask([asked(clip) for clip in checked.clips], checked.against)
+    here, there = ([done.prompt_tokens for done in all_of] for all_of in (checked.alone, checked.there))
+    if not any(here) or not any(there):
+        return Row("", None, "one of them counts no tokens")
+    off = [
+        f"{clip.duration_s:.1f} s: {a} and {b}" for clip, a, b in zip(checked.clips, here, there, strict=True) if a != b
+    ]
+    return Row("", not off, "; ".join(off) or f"{sum(here)} prompt tokens in {len(here)} requests")
+
+
+def _replies_there(checked: _Checked) -> Row:
+    """local = server: the same replies."""
+    return _held(checked.alone, checked.there, checked.tolerance)
 
 
 def _compare(checked: _Checked, others: Sequence[Completion]) -> Row:
-    """Replies against those that each clip got alone."""
-    flips = [place for place, (a, b) in enumerate(zip(checked.alone, others, strict=True)) if not same(a, b)]
-    checked.flips = checked.flips[0] + len(flips), checked.flips[1] + len(others)
+    """Replies against those that each clip got alone; what differs counts for the noise floor."""
+    flips = sum(not same(a, b) for a, b in zip(checked.alone, others, strict=True))
+    checked.flips = checked.flips[0] + flips, checked.flips[1] + len(others)
+    return _held(checked.alone, others, checked.tolerance)
+
+
+def _held(alone: Sequence[Completion], others: Sequence[Completion], tolerance: float) -> Row:
+    """Replies, and their log-probabilities where both have them, against others to the same requests."""
+    flips = [place for place, (a, b) in enumerate(zip(alone, others, strict=True)) if not same(a, b)]
     shown = f"{len(flips)} of {len(others)} replies differ"
     gaps = [
         abs(a - b)
-        for one, other in zip(checked.alone, others, strict=True)
+        for one, other in zip(alone, others, strict=True)
         if same(one, other) and one.logprobs and other.logprobs
-        for a, b in zip(one.logprobs, other.logprobs, strict=True)
+        # A server leaves out the end of the turn.
+        for a, b in zip(one.logprobs, other.logprobs, strict=False)
     ]
     if flips:
-        shown += "; " + _divergence(checked.alone[flips[0]], others[flips[0]])
+        shown += "; " + _divergence(alone[flips[0]], others[flips[0]])
     if gaps:
         shown += f"; log-probabilities differ by at most {max(gaps):.1e}"
-    return Row("", not flips and all(math.isfinite(gap) and gap < LOGPROB_TOLERANCE for gap in gaps), shown)
+    return Row("", not flips and all(math.isfinite(gap) and gap < tolerance for gap in gaps), shown)
 
 
 def _divergence(one: Completion, other: Completion) -> str:
     """Where two replies part."""
-    if one.token_ids and other.token_ids:
-        place = next(
-            (k for k, (a, b) in enumerate(zip(one.token_ids, other.token_ids, strict=False)) if a != b),
-            min(len(one.token_ids), len(other.token_ids)),
-        )
-        return f"they part at token {place}: {one.text!r} and {other.text!r}"
-    return f"{one.text!r} and {other.text!r}"
+    tokens = bool(one.token_ids and other.token_ids)
+    pair: tuple[Sequence[Any], Sequence[Any]] = (one.token_ids, other.token_ids) if tokens else (one.text, other.text)
+    place = next((k for k, (a, b) in enumerate(zip(*pair, strict=False)) if a != b), min(map(len, pair)))
+    return f"they part at {'token' if tokens else 'character'} {place}: {one.text!r} and {other.text!r}"

@@ -10,6 +10,11 @@ All of them are `ValueError`s whose text names the value, the limit and the reme
     └── RecipeError       a run file with unknown or missing keys
 """
 
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
 
 class EarnestError(ValueError):
     """Base of all errors that a user can cause and mend."""
@@ -39,3 +44,16 @@ class ModelError(EarnestError):
 
 class RecipeError(EarnestError):
     """A run file with unknown, missing or contradictory keys."""
+
+
+@contextmanager
+def needs_extra(name: str) -> Generator[None]:
+    """Names the extra of earnest that brings what an import does not find.
+
+    Raises:
+        ModelError: it is not installed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise ModelError(f"{error}: install it with pip install 'earnest[{name}]'") from error

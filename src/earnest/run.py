@@ -131,7 +131,8 @@ class RunDirectory:
         """
         if batch_size < 1:
             raise RecipeError(f"batch_size is {batch_size}: it must be at least 1")
-        keys = [content_key([engine.key, conversation.key, sampling.key]) for conversation in conversations]
+        model_key = engine.key
+        keys = [content_key([model_key, conversation.key, sampling.key]) for conversation in conversations]
         todo = {
             key: conversation
             for key, conversation in zip(keys, conversations, strict=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -161,3 +162,11 @@ def test_lora_targets_leave_the_ear_alone(engine: LocalEngine) -> None:
 def test_every_architecture_that_is_known_has_a_tiny_folder() -> None:
     whole_models = {"qwen2_5_omni", "qwen3_omni_moe"}
     assert set(FAMILIES) - set(TINY) - whole_models == {"earnest_fused"}
+
+
+@pytest.mark.parametrize("kind", sorted(TINY))
+def test_half_precision_hears_too(kind: str, tmp_path: Path) -> None:
+    engine = load_local(str(TINY[kind](tmp_path / kind)), device="cpu", dtype="bfloat16", threads=1)
+    done = engine.generate([Conversation().user(Audio(tone(440, 1.0)), "what?")], Sampling(max_new_tokens=3))[0]
+    assert done.stop != Stop.FAILED
+    assert done.heard.audio_tokens > 0

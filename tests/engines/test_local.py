@@ -197,7 +197,7 @@ def test_each_distinct_clip_is_encoded_once(engine: LocalEngine, monkeypatch: py
         return encode(audio)
 
     monkeypatch.setattr(engine.family, "encode", spy)
-    engine.batch_size = 4
+    engine.shared.batch_size = 4
     asked = [Conversation().user(Audio(tone(440, 2.0)), f"{number}?") for number in range(10)]
     asked.append(Conversation().user(Audio(tone(440, 2.0), fine=True), "?"))
     engine.generate(asked, Sampling(max_new_tokens=2))
@@ -243,7 +243,7 @@ def test_logprobs_of_texts_of_several_lengths(engine: LocalEngine, conversations
 def test_the_last_hidden_state_times_the_head_is_the_logits(
     engine: LocalEngine, conversations: list[Conversation]
 ) -> None:
-    engine.batch_size = 3
+    engine.shared.batch_size = 3
     hidden = engine.last_hidden(conversations)
     head = engine.family.language_model.get_output_embeddings().weight.detach()
     logprobs = (hidden @ head.T).log_softmax(-1)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import threading
 import time
-from collections.abc import Callable, Generator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Generator
 from typing import Any
 
 import pytest
+from tests.stub_server import Act, cut, length, raw, reply, running, slow, status
 from tests.tiny import tone
 
 from earnest.completion import Sampling, Stop
@@ -18,101 +16,11 @@ from earnest.engines import load
 from earnest.engines.server import ServerEngine, served_model
 from earnest.errors import ModelError
 
-Act = Callable[["Handler", dict[str, Any]], None]
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Counts characters as tokens, and one for each 100 bytes of audio."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        server: Any = self.server
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with server.lock:
-            server.requests.append(body)
-            server.headers_seen.append({name.lower(): value for name, value in self.headers.items()})
-            server.peers.add(self.client_address)
-            server.open_now += 1
-            server.most_open = max(server.most_open, server.open_now)
-            act = server.script.pop(0) if server.script else answer
-        try:
-            act(self, body)
-        finally:
-            with server.lock:
-                server.open_now -= 1
-
-    def send(self, status: int, data: bytes, **headers: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-def reply(text: str | None, tokens: int = 0, finish: str = "stop") -> bytes:
-    choice = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text}}
-    usage = {"prompt_tokens": tokens, "completion_tokens": 1, "total_tokens": tokens + 1}
-    return json.dumps(
-        {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
-    ).encode()
-
-
-def length(body: dict[str, Any]) -> int:
-    count = 0
-    for message in body["messages"]:
-        parts = message["content"]
-        for part in [{"type": "text", "text": parts}] if isinstance(parts, str) else parts:
-            count += len(part["text"]) if part["type"] == "text" else len(part["input_audio"]["data"]) // 100
-        count += 4
-    return count - 4 * bool(body.get("continue_final_message"))
-
-
-def answer(handler: Handler, body: dict[str, Any]) -> None:
-    said = json.dumps(body["messages"][-1]["content"])[-40:]
-    handler.send(200, reply(f"heard {said}", length(body)))
-
-
-def status(code: int, **headers: str) -> Act:
-    return lambda handler, _: handler.send(code, b'{"error": {"message": "no, key sk-secret"}}', **headers)
-
-
-def raw(data: bytes) -> Act:
-    return lambda handler, _: handler.send(200, data)
-
-
-def cut(handler: Handler, _: dict[str, Any]) -> None:
-    handler.send_response(200)
-    handler.send_header("Content-Length", "1000")
-    handler.end_headers()
-    handler.wfile.write(b'{"id":')
-    handler.wfile.flush()
-    handler.close_connection = True
-    handler.connection.shutdown(2)
-
-
-def slow(handler: Handler, body: dict[str, Any]) -> None:
-    time.sleep(1.0)
-    answer(handler, body)
-
 
 @pytest.fixture
 def server() -> Generator[Any]:
-    made: Any = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    made.daemon_threads = True
-    made.lock, made.script, made.requests, made.headers_seen = threading.Lock(), [], [], []
-    made.peers, made.open_now, made.most_open = set(), 0, 0
-    made.url = f"http://127.0.0.1:{made.server_port}/v1"
-    thread = threading.Thread(target=made.serve_forever, daemon=True)
-    thread.start()
-    yield made
-    made.shutdown()
-    made.server_close()
+    with running() as made:
+        yield made
 
 
 @pytest.fixture
@@ -129,8 +37,9 @@ def test_names_of_served_models(monkeypatch: pytest.MonkeyPatch) -> None:
     assert served_model("openai/gpt", "http://b/v1") == ("http://b/v1", "gpt")
     assert served_model("openai/gpt") == ("https://api.openai.com/v1", "gpt")
     assert served_model("pocket") is None
-    with pytest.raises(ModelError, match="write server:http"):
-        served_model("server:localhost")
+    for odd in ("server:localhost", "server:http://user:secret@host/v1#m"):
+        with pytest.raises(ModelError, match="write server:http"):
+            served_model(odd)
     assert isinstance(load("server:http://127.0.0.1:1/v1#m"), ServerEngine)
 
 
@@ -186,6 +95,9 @@ def test_faults_that_pass_are_tried_again(engine: ServerEngine, server: Any, fau
         (slow, "no reply"),
         (raw(b"{not json"), "no reply"),
         (raw(b"{}"), "no choice"),
+        (raw(b'{"choices": [{}]}'), "cannot be read"),
+        (raw(b'{"choices": ["x"]}'), "cannot be read"),
+        (raw(b"\xff\xfe"), "no reply"),
         (raw(reply("")), "empty reply"),
         (raw(reply(None)), "empty reply"),
         (raw(reply("part of", finish="content_filter")), "content filter"),
@@ -195,10 +107,12 @@ def test_faults_that_stay_are_that_items_failure(engine: ServerEngine, server: A
     server.script = [fault] * 3
     one = ServerEngine(server.url, "m", retries=2, timeout_s=0.5, max_connections=1)
     done = one.generate([Conversation().user("hello?"), Conversation().user("and?")])
-    failed = [c for c in done if c.stop == Stop.FAILED]
-    assert failed
-    assert all(why in c.error and "sk-secret" not in c.error for c in failed)
-    assert all(not c.text for c in failed)
+    assert done[0].stop == Stop.FAILED
+    assert why in done[0].error
+    assert "sk-secret" not in done[0].error
+    assert not done[0].text
+    # The first took what was scripted in three tries, or its first fault is of the kind that is not tried again.
+    assert (done[1].stop == Stop.END) == (not server.script)
 
 
 def test_the_key_is_sent_and_written_nowhere(engine: ServerEngine, server: Any) -> None:
@@ -235,6 +149,30 @@ def test_a_server_that_cannot_continue_is_not_asked_to(engine: ServerEngine, ser
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize("fault", [status(503), slow])
+def test_a_fault_while_probing_is_not_an_answer(engine: ServerEngine, server: Any, fault: Act) -> None:
+    server.script = [fault] * 3
+    begun = Conversation().user("hello?").assistant("<think>well")
+    first = engine.generate([begun])[0]
+    assert first.stop == Stop.FAILED
+    assert "could not be asked" in first.error
+    assert engine.generate([begun])[0].stop == Stop.END, "the next time it is asked again"
+
+
+def test_one_cut_connection_does_not_fail_the_others(engine: ServerEngine, server: Any) -> None:
+    server.script = [cut, cut, cut]
+    one = ServerEngine(server.url, "m", retries=2, timeout_s=0.5, max_connections=1)
+    done = one.generate([Conversation().user(f"{k}?") for k in range(4)])
+    assert [c.stop for c in done] == [Stop.FAILED, Stop.END, Stop.END, Stop.END]
+
+
+def test_an_error_is_no_copy_of_the_request(engine: ServerEngine, server: Any) -> None:
+    server.script = [lambda handler, _: handler.send(422, b'{"error": {"message": "' + b"A" * 100_000 + b'"}}')]
+    done = engine.generate([Conversation().user("hello?")])[0]
+    assert "answered 422" in done.error
+    assert len(done.error) <= 500
+
+
 def test_samples_of_a_group_have_seeds_of_their_own(engine: ServerEngine, server: Any) -> None:
     asked = Conversation().user("hello?")
     engine.generate([asked] * 3, [Sampling(temperature=1.0, seed=seed) for seed in (0, 1, 0)])
@@ -248,3 +186,29 @@ def test_what_a_server_does_not_give_is_refused(engine: ServerEngine) -> None:
         engine.last_hidden([])
     with pytest.raises(ModelError, match="2 samplings"):
         engine.generate([Conversation().user("a")], [Sampling(), Sampling()])
+
+
+def test_log_probabilities_are_read_where_they_are_given(server: Any) -> None:
+    server.script = [raw(reply("one two", logprobs=(-0.5, -1.25)))]
+    asking = ServerEngine(server.url, "m", wants_logprobs=True)
+    told, ignored = (asking.generate([Conversation().user("hello?")])[0] for _ in range(2))
+    assert server.requests[0]["logprobs"] is True
+    assert told.logprobs == (-0.5, -1.25)
+    assert ignored.logprobs is None
+    ServerEngine(server.url, "m").generate([Conversation().user("hello?")])
+    assert "logprobs" not in server.requests[-1]
+
+
+def test_where_nobody_answers_the_rest_fails_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
+    nobody = ServerEngine("http://127.0.0.1:9/v1", "m", retries=1, max_connections=2)
+    tried: list[str] = []
+    create = nobody._client.chat.completions.create
+    monkeypatch.setattr(
+        nobody._client.chat.completions, "create", lambda **request: tried.append("") or create(**request)
+    )
+    done = nobody.generate([Conversation().user(f"{k}?") for k in range(40)])
+    assert all(c.stop == Stop.FAILED and "no reply from http://127.0.0.1:9" in c.error for c in done)
+    assert len(tried) <= 4
+    nobody.generate([Conversation().user("now?")])
+    assert len(tried) <= 5, "a later call tries again"

@@ -98,6 +98,10 @@ def test_conversation_with_audio_in_the_reasoning(processor: FusedProcessor, poc
     assert torch.equal(out[:, : inputs["input_ids"].shape[1]], inputs["input_ids"])
     closed = processor.render(conversation, add_generation_prompt=False)
     assert closed.endswith("<audio> <eos> ")
+    alone = Conversation().assistant("a dog")
+    assert processor.render(alone, add_generation_prompt=False) == "<assistant> a dog <eos> "
+    with pytest.raises(ConversationError, match="nothing to reply to"):
+        processor.render(alone)
 
 
 def test_batch_is_padded_left_and_resampled(processor: FusedProcessor) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from earnest.cli.console import console
-from earnest.cli.options import BaseUrl, Model, Threads
+from earnest.cli.options import Adapter, BaseUrl, Device, Dtype, Model, Threads
 
 
 def ask(
@@ -18,7 +18,10 @@ def ask(
     choices: Annotated[str, typer.Option(help='What to choose from: "dog;cat;bird".')] = "",
     max_new_tokens: Annotated[int, typer.Option(help="Longest reply, in tokens.")] = 256,
     threads: Threads = 2,
+    device: Device = None,
+    dtype: Dtype = None,
     base_url: BaseUrl = None,
+    adapter: Adapter = None,
 ) -> None:
     """Ask one question about one clip. Exit code 1 if the request failed."""
     from earnest.asking import ask as ask_model
@@ -30,7 +33,7 @@ def ask(
     from earnest.engines import load
     from earnest.grading import Outcome
 
-    engine = load(model, threads=threads, base_url=base_url)
+    engine = load(model, threads=threads, device=device, dtype=dtype, base_url=base_url, adapter=adapter)
     reply = ask_model(engine, clip, question, options, max_new_tokens=max_new_tokens)
     rows = [("outcome", reply.outcome)]
     if reply.reasoning:

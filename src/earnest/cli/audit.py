@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from earnest.cli.console import command_line, console, progress
-from earnest.cli.options import BaseUrl, MaxConnections, Model, Threads
+from earnest.cli.options import Adapter, BaseUrl, Device, Dtype, MaxConnections, Model, Threads
 
 
 def audit(
@@ -31,7 +31,10 @@ def audit(
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest reply, in tokens.")] = 256,
     threads: Threads = 2,
+    device: Device = None,
+    dtype: Dtype = None,
     base_url: BaseUrl = None,
+    adapter: Adapter = None,
     max_connections: MaxConnections = 16,
     question_only: Annotated[
         bool, typer.Option("--question-only", help="Ask again without the audio: what is owed to listening?")
@@ -45,7 +48,10 @@ def audit(
         typer.Option(min=0.0, max=1.0, help="Exit code 1 if the accuracy is below this fraction."),
     ] = None,
 ) -> None:
-    """Ask every question once, give every reply one outcome, write metrics.json and scorecard.html."""
+    """Ask every question once, give every reply one outcome, write metrics.json and scorecard.html.
+
+    Exit code 1 if every request failed, or the accuracy is below --fail-under.
+    """
     from earnest.cli.data import WORLD_ITEMS, World, read_data, source_of
 
     world = World(split, seed, limit or WORLD_ITEMS, bank, workers)
@@ -56,25 +62,36 @@ def audit(
     from earnest.accuracy import audit as run_audit
     from earnest.completion import Sampling, content_key
     from earnest.engines import load, model_key
+    from earnest.engines.server import served_model
     from earnest.grading import Outcome, count
     from earnest.run import RunDirectory
 
     sampling = Sampling(max_new_tokens=max_new_tokens)
     # Other weights, or another version of the world, get a folder of their own: old runs are not in the way.
-    made_of = content_key([model_key(model, base_url), None if data else world.version])[:8]
+    made_of = content_key([model_key(model, base_url, adapter), None if data else world.version])[:8]
     output = output or Path("runs") / f"{re.sub(r'[^A-Za-z0-9.]+', '-', model).strip('-.')}-{made_of}-{name}"
     run = RunDirectory(output)
     if examples is None:
         with progress("rendering") as report:
             examples = world.make(output / "world", report)
-    engine = load(model, batch_size=batch_size, threads=threads, base_url=base_url, max_connections=max_connections)
+    engine = load(
+        model,
+        batch_size=batch_size,
+        threads=threads,
+        device=device,
+        dtype=dtype,
+        adapter=adapter,
+        base_url=base_url,
+        max_connections=max_connections,
+    )
     with progress("asking") as report:
         finding = run_audit(
             engine,
             examples,
             run,
             sampling=sampling,
-            batch_size=batch_size,
+            # A server's connections stay busy, and a clip's requests together.
+            batch_size=max(batch_size, 4 * max_connections) if served_model(model, base_url) else batch_size,
             question_only=question_only,
             seed=seed,
             source=source_of(data) if data else world.source,
@@ -89,6 +106,9 @@ def audit(
         console.print(f"{name:<34}{finding.metrics[name]}", markup=False)
     outcomes = count(Outcome(record["outcome"]) for record in finding.records)
     console.print(", ".join(f"{outcome.value} {number}" for outcome, number in outcomes.items()), markup=False)
+    failures = [record for record in finding.records if record["outcome"] == Outcome.FAILED.value]
+    if failures:
+        console.print(f"{len(failures)} failed, such as {failures[0]['id']}: {failures[0]['detail']}", markup=False)
     console.print(f"{run.computed} computed, {run.reused} reused", markup=False)
     console.print(f"metrics:   {output / 'metrics.json'}", markup=False)
     if not no_report:
@@ -97,7 +117,7 @@ def audit(
 
         facts = environment()
         header = Header(
-            model=model,
+            model=f"{model} with {adapter}" if adapter else model,
             data=str(data) if data else f"the diagnostic world, split {split}, seed {seed}",
             command=command_line(),
             facts={
@@ -109,5 +129,7 @@ def audit(
         )
         page = write_scorecard(output / "scorecard.html", finding, examples, header)
         console.print(f"scorecard: {page}", markup=False)
+    if len(failures) == len(finding.records):
+        raise typer.Exit(1)
     if fail_under is not None and finding.metrics["accuracy"].value < fail_under:
         raise typer.Exit(1)

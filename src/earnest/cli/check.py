@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from earnest.cli.console import console, progress
-from earnest.cli.options import BaseUrl, MaxConnections, Model, Threads
+from earnest.cli.options import Adapter, BaseUrl, Device, Dtype, MaxConnections, Model, Threads
 
 
-def check(model: Model, threads: Threads = 2, base_url: BaseUrl = None, max_connections: MaxConnections = 16) -> None:
+def check(
+    model: Model,
+    against: Annotated[
+        str | None,
+        typer.Option(help="The same model elsewhere, such as server:URL#MODEL: tokens and replies must be the same."),
+    ] = None,
+    threads: Threads = 2,
+    device: Device = None,
+    dtype: Dtype = None,
+    base_url: BaseUrl = None,
+    adapter: Adapter = None,
+    max_connections: MaxConnections = 16,
+) -> None:
     """Hold what was given against what arrived: a table, and exit code 1 if a check fails."""
     from rich.table import Table
 
@@ -16,9 +30,22 @@ def check(model: Model, threads: Threads = 2, base_url: BaseUrl = None, max_conn
     from earnest.engines import load
     from earnest.statistics import wilson
 
-    engine = load(model, threads=threads, base_url=base_url, max_connections=max_connections)
+    engine = load(
+        model,
+        threads=threads,
+        device=device,
+        dtype=dtype,
+        base_url=base_url,
+        adapter=adapter,
+        max_connections=max_connections,
+    )
+    other = (
+        load(against, wants_logprobs=True, threads=threads, base_url=base_url, max_connections=max_connections)
+        if against
+        else None
+    )
     with progress("checking") as report:
-        found = run_checks(engine, progress=report)
+        found = run_checks(engine, other, progress=report)
     table = Table("", "check", "what was found", box=None, pad_edge=False)
     for row in found.rows:
         mark = {True: "pass", False: "FAIL", None: "-"}[row.passed]

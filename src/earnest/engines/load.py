@@ -30,8 +30,10 @@ def load(
     device: str | None = None,
     dtype: str | None = None,
     threads: int = 2,
+    adapter: Path | str | None = None,
     base_url: str | None = None,
     max_connections: int = 16,
+    wants_logprobs: bool = False,
 ) -> LocalEngine | ServerEngine:
     """Loads a model as an engine.
 
@@ -41,21 +43,31 @@ def load(
         device: where it runs; None: a GPU if there is one, else the CPU.
         dtype: of the weights, such as "bfloat16"; None: float32 on the CPU, the checkpoint's own elsewhere.
         threads: of torch on the CPU, at most as many as there are cores. The setting is the process's.
+        adapter: folder of an adapter that peft saved, put on top of the weights.
         base_url: of the server of `openai/MODEL`; None: OPENAI_BASE_URL, else OpenAI's own.
         max_connections: requests that a server gets at a time.
+        wants_logprobs: ask a server for the log-probability of each new token, which some refuse.
 
     Raises:
-        ModelError: an unknown name, a folder that is no model, or an architecture without a family.
+        ModelError: an unknown name, a folder that is no model, an architecture without a family, or an adapter that
+            does not fit.
     """
     from earnest.engines.server import ServerEngine, served_model
 
     if served := served_model(name, base_url):
-        return ServerEngine(*served, name=name, max_connections=max_connections)
-    return load_local(name, batch_size=batch_size, device=device, dtype=dtype, threads=threads)
+        _refuse_adapter(name, adapter)
+        return ServerEngine(*served, name=name, max_connections=max_connections, wants_logprobs=wants_logprobs)
+    return load_local(name, batch_size=batch_size, device=device, dtype=dtype, threads=threads, adapter=adapter)
 
 
 def load_local(
-    name: str, *, batch_size: int = 64, device: str | None = None, dtype: str | None = None, threads: int = 2
+    name: str,
+    *,
+    batch_size: int = 64,
+    device: str | None = None,
+    dtype: str | None = None,
+    threads: int = 2,
+    adapter: Path | str | None = None,
 ) -> LocalEngine:
     """Loads a model that runs in this process; see `load`.
 
@@ -66,9 +78,7 @@ def load_local(
     from earnest.engines.families.family import find_family
 
     family = find_family(_model_type(folder))
-    from earnest.engines.weights import folder_key
-
-    key = folder_key(folder)
+    key = model_key(name, adapter=adapter)
 
     import torch
 
@@ -82,7 +92,7 @@ def load_local(
     if not isinstance(kind, torch.dtype | str):
         raise ModelError(f"unknown dtype {dtype!r}: take float32, bfloat16 or float16")
     with _quiet():
-        loaded = family.load(folder, chosen, kind)
+        loaded = family.load(folder, chosen, kind, None if adapter is None else Path(adapter))
     return LocalEngine(loaded, name=name, key=key, batch_size=batch_size)
 
 
@@ -118,14 +128,23 @@ def find_folder(name: str) -> Path:
         ) from error
 
 
-def model_key(name: str, base_url: str | None = None) -> str:
+def model_key(name: str, base_url: str | None = None, adapter: Path | str | None = None) -> str:
     """Content key of a model, without loading it; raises as `load` does."""
+    from earnest.completion import content_key
+    from earnest.engines.lora import adapter_key
     from earnest.engines.server import served_key, served_model
     from earnest.engines.weights import folder_key
 
     if served := served_model(name, base_url):
+        _refuse_adapter(name, adapter)
         return served_key(*served)
-    return folder_key(find_folder(name))
+    key = folder_key(find_folder(name))
+    return key if adapter is None else content_key([key, adapter_key(Path(adapter))])
+
+
+def _refuse_adapter(name: str, adapter: Path | str | None) -> None:
+    if adapter is not None:
+        raise ModelError(f"{name} is behind a server, which takes no adapter from here: let it load {adapter} itself")
 
 
 @contextmanager

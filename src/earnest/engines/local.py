@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from earnest.completion import Completion, Heard, Sampling, Stop
+from earnest.completion import Completion, Heard, Sampling, Stop, content_key
 from earnest.conversation import Conversation
 from earnest.engines.decoding import Job, StopFinder, decode
 from earnest.engines.engine import Capabilities, each_sampling
 from earnest.engines.families.family import Family, Prompt
 from earnest.engines.prefill import Prefilled
 from earnest.engines.sharing import Answer, Request, SharedPrefill
-from earnest.engines.weights import state_key, weights_stamp
+from earnest.engines.weights import Stamp, adapter_state, state_key, weights_stamp
 from earnest.errors import EarnestError, ModelError
 
 GREEDY = Sampling()
@@ -64,7 +64,7 @@ class LocalEngine:
         )
         self._stops = StopFinder(family.token_texts)
         self._stamp = weights_stamp(family.model)
-        self._key = key
+        self._keys: dict[Stamp, str] = {} if key is None else {self._stamp: key}
 
     @property
     def capabilities(self) -> Capabilities:
@@ -81,11 +81,12 @@ class LocalEngine:
 
     @property
     def key(self) -> str:
-        """Content key of the weights; a new one after they were trained in place."""
-        self._notice_training()
-        if self._key is None:
-            self._key = state_key(self.family.model)
-        return self._key
+        """Content key of the weights; another one after they were trained in place, or adapters were switched."""
+        self._notice_change()
+        if self._stamp not in self._keys:
+            model = self.family.model
+            self._keys[self._stamp] = content_key([state_key(model), adapter_state(model)])
+        return self._keys[self._stamp]
 
     def generate(
         self, conversations: Sequence[Conversation], sampling: Sampling | Sequence[Sampling] = GREEDY
@@ -237,17 +238,16 @@ class LocalEngine:
         room = self.family.context_tokens - len(prompt.token_ids)
         return replace(sampling, max_new_tokens=min(sampling.max_new_tokens, room))
 
-    def _notice_training(self) -> None:
+    def _notice_change(self) -> None:
         stamp = weights_stamp(self.family.model)
         if stamp != self._stamp:
             self._stamp = stamp
-            self._key = None
             self.shared.clear()
 
     @contextmanager
     def _answering(self) -> Generator[None]:
         """Inference with every module in evaluation mode; afterwards each is as it was."""
-        self._notice_training()
+        self._notice_change()
         training: list[Any] = [module for module in self.family.model.modules() if module.training]
         self.family.model.eval()
         try:

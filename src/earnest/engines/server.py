@@ -4,27 +4,27 @@
 
 Requests go out over kept connections, as many at a time as `max_connections`, those of one clip one after the other,
 so that a server's own caches hit. Faults that may pass (429, 5xx, timeouts, cut connections) are tried again with
-backoff by the openai client; what remains is that item's failure, never an empty answer. The key comes from the
-environment alone and is never written anywhere.
+backoff by the openai client; what remains is that item's failure, never an empty answer. Where nobody ever answered,
+the rest of a call fails at once. The key comes from the environment alone and is never written anywhere.
 
 A server gives no account of what it heard: `Heard.seconds_heard` is None. `earnest check` measures it.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from earnest.completion import Completion, Heard, Sampling, Stop, content_key
 from earnest.conversation import Audio, Conversation
 from earnest.engines.engine import Capabilities, each_sampling
-from earnest.errors import ModelError
+from earnest.errors import ModelError, needs_extra
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,21 +39,31 @@ def served_model(name: str, base_url: str | None = None) -> tuple[str, str] | No
     """(base URL, model) of a served model's name; None if the name is of another form.
 
     Raises:
-        ModelError: it begins like one and cannot be read.
+        ModelError: it begins like one and cannot be read, or holds a password.
     """
     if name.startswith("openai/"):
         return (base_url or os.environ.get("OPENAI_BASE_URL") or HOSTED_URL).rstrip("/"), name.removeprefix("openai/")
     if not name.startswith("server:"):
         return None
     found = SERVED.fullmatch(name)
-    if found is None:
-        raise ModelError(f"{name!r} names no served model: write server:http://HOST:PORT/v1#MODEL")
+    if found is None or "@" in found["url"]:
+        raise ModelError(
+            f"{name!r} names no served model: write server:http://HOST:PORT/v1#MODEL; a key comes from {KEY_VARIABLE}"
+        )
     return found["url"].rstrip("/"), found["model"]
 
 
 def served_key(base_url: str, model: str) -> str:
     """Content key of a served model: of its address and name alone."""
     return content_key(["server", base_url, model])
+
+
+@dataclass
+class _Call:
+    """What the requests of one call know of each other: whether anyone answered, or nobody was there."""
+
+    answered: bool = False
+    unreachable: str = ""
 
 
 class ServerEngine:
@@ -66,6 +76,8 @@ class ServerEngine:
         max_connections: requests at a time.
         retries: further tries of a request that failed in a way that may pass.
         timeout_s: limit of one try.
+        wants_logprobs: ask for the log-probability of each new token; some servers refuse such a request, some ignore
+            it.
     """
 
     def __init__(
@@ -77,8 +89,10 @@ class ServerEngine:
         max_connections: int = 16,
         retries: int = 4,
         timeout_s: float = 300.0,
+        wants_logprobs: bool = False,
     ) -> None:
-        import openai
+        with needs_extra("server"):
+            import openai
 
         if max_connections < 1:
             raise ModelError(f"max_connections is {max_connections}: it must be at least 1")
@@ -86,6 +100,7 @@ class ServerEngine:
         self.model = model
         self.name = name or f"server:{base_url}#{model}"
         self.max_connections = max_connections
+        self.wants_logprobs = wants_logprobs
         self._secret = os.environ.get(KEY_VARIABLE, "")
         self._capabilities: Capabilities | None = None
         self._probing = threading.Lock()
@@ -106,7 +121,11 @@ class ServerEngine:
 
     @property
     def capabilities(self) -> Capabilities:
-        """Asked of the server once: whether it goes on with an assistant's turn."""
+        """Asked of the server once: whether it goes on with an assistant's turn.
+
+        Raises:
+            ModelError: it could not be asked; the next time it is asked again.
+        """
         with self._probing:
             if self._capabilities is None:
                 self._capabilities = Capabilities(continues_assistant=self._continues())
@@ -123,8 +142,11 @@ class ServerEngine:
             first.setdefault(_clips(conversation), len(first))
         groups = [first[_clips(conversation)] for conversation in conversations]
         order = sorted(range(len(groups)), key=groups.__getitem__)
+        call = _Call()
         with ThreadPoolExecutor(self.max_connections) as threads:
-            waiting = {place: threads.submit(self._answer, conversations[place], samplings[place]) for place in order}
+            waiting = {
+                place: threads.submit(self._answer, conversations[place], samplings[place], call) for place in order
+            }
             return [waiting[place].result() for place in range(len(conversations))]
 
     def logprobs(
@@ -140,7 +162,7 @@ class ServerEngine:
     def _refuse(self, what: str) -> NoReturn:
         raise ModelError(f"{self.name} gives no {what}: choose a model that runs in this process")
 
-    def _answer(self, conversation: Conversation, sampling: Sampling) -> Completion:
+    def _answer(self, conversation: Conversation, sampling: Sampling, call: _Call) -> Completion:
         import openai
 
         began = time.perf_counter()
@@ -148,8 +170,11 @@ class ServerEngine:
 
         def failed(why: str) -> Completion:
             seconds = time.perf_counter() - began
-            return Completion(text="", stop=Stop.FAILED, heard=given, error=self._without_key(why), seconds=seconds)
+            error = self._shown(why)
+            return Completion(text="", stop=Stop.FAILED, heard=given, error=error, seconds=seconds)
 
+        if call.unreachable and not call.answered:
+            return failed(call.unreachable)
         if conversation.continues_assistant and (fault := self._cannot_continue(conversation)):
             return failed(fault)
         try:
@@ -158,14 +183,26 @@ class ServerEngine:
             )
         except openai.APIStatusError as error:
             return failed(f"the server answered {error.status_code}: {error.message}")
-        except (openai.OpenAIError, json.JSONDecodeError) as error:
-            return failed(f"no reply from {self.base_url}: {type(error).__name__}: {error}")
-        return self._read(reply, sampling, given, failed, began)
+        # A body that is no JSON, or no text at all, is a ValueError.
+        except (openai.OpenAIError, ValueError) as error:
+            why = f"no reply from {self.base_url}: {type(error).__name__}: {error}"
+            if type(error.__cause__).__name__ == "ConnectError":
+                call.unreachable = why
+            return failed(why)
+        call.answered = True
+        try:
+            return self._read(reply, sampling, given, failed, began)
+        except (AttributeError, TypeError, ValueError) as error:
+            return failed(f"the server's reply cannot be read ({error}): {reply!s}")
 
     def _cannot_continue(self, conversation: Conversation) -> str:
         if any(isinstance(part, Audio) for part in conversation.turns[-1].parts[-1:]):
             return "an assistant's turn that ends in audio loses it on the way through a server: end it in text"
-        if not self.capabilities.continues_assistant:
+        try:
+            continues = self.capabilities.continues_assistant
+        except ModelError as error:
+            return str(error)
+        if not continues:
             return f"{self.name} does not continue an assistant's turn: ask in a further user turn"
         return ""
 
@@ -179,6 +216,8 @@ class ServerEngine:
             "temperature": sampling.temperature,
             "extra_body": body,
         }
+        if self.wants_logprobs:
+            request["logprobs"] = True
         if sampling.temperature > 0:
             request |= {"top_p": sampling.top_p, "seed": item_seed(sampling.seed, conversation.key) % 2**31}
         return request
@@ -197,21 +236,31 @@ class ServerEngine:
             return failed(f"the server sent an empty reply (finish reason {why or 'none'})")
         if why == "content_filter":
             return failed("the server's content filter cut the reply")
+        told: Any = getattr(choices[0], "logprobs", None)
+        logprobs = tuple(float(token.logprob) for token in getattr(told, "content", None) or ())
         usage: Any = reply.usage
         details: Any = getattr(usage, "prompt_tokens_details", None)
         # Servers take the stop string away, and do not say which it was: so the reply is cut here.
         cut = cut_after_stop(text, sampling.stop)
+        if cut is not None:
+            # They are those of the whole reply.
+            logprobs = ()
         stop = Stop.STOP_STRING if cut is not None else Stop.LENGTH if why == "length" else Stop.END
         return Completion(
             text=text if cut is None else cut,
             stop=stop,
+            logprobs=logprobs or None,
             prompt_tokens=getattr(usage, "prompt_tokens", None) or 0,
             heard=Heard(given.seconds_given, given.seconds_heard, getattr(details, "audio_tokens", None) or 0),
             seconds=time.perf_counter() - began,
         )
 
     def _continues(self) -> bool:
-        """Whether the prompt of a turn to be continued is shorter than that of one that is closed and opened again."""
+        """Whether the prompt of a turn to be continued is shorter than that of one that is closed and opened again.
+
+        Raises:
+            ModelError: a fault that says nothing of it.
+        """
         import openai
 
         begun = Conversation().user("Count to five.").assistant("one, two,")
@@ -222,14 +271,23 @@ class ServerEngine:
                 ).usage.prompt_tokens
                 for body in (CONTINUE, {})
             ]
-        except (openai.OpenAIError, AttributeError):
+        except (openai.BadRequestError, openai.NotFoundError, openai.UnprocessableEntityError, AttributeError):
+            # Refused, or no tokens are counted.
             return False
+        except (openai.OpenAIError, ValueError) as error:
+            why = self._shown(str(error))
+            raise ModelError(
+                f"{self.name} could not be asked whether it continues an assistant's turn: {why}"
+            ) from error
         return counts[0] < counts[1]
 
-    def _without_key(self, text: str) -> str:
-        return text.replace(self._secret, "***") if self._secret else text
+    def _shown(self, text: str) -> str:
+        """An error's text as it may be written: without the key, and cut."""
+        return (text.replace(self._secret, "***") if self._secret else text)[:ERROR_CHARACTERS]
 
 
+ERROR_CHARACTERS = 500
+"""Of an error's text: some servers send back what they were sent, audio and all."""
 CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
 """What vLLM, SGLang and others understand; where it is ignored or refused, the probe notices."""
 

@@ -26,6 +26,8 @@ from earnest.errors import ModelError
 
 ENCODE_SECONDS = 600.0
 """Audio that is encoded at once, padding included, in seconds."""
+MOST_PADDING = 0.1
+"""Of a batch, as a share of what it holds: beyond that a shorter row begins another batch."""
 CLIP_SYMBOLS = 2**24
 """Symbols that a clip may take: soft tokens of one clip, at most."""
 
@@ -91,6 +93,7 @@ class SharedPrefill:
 
     Attributes:
         tokens_run: prompt tokens that went through the language model so far.
+        columns_run: the same with the padding of batches.
     """
 
     def __init__(
@@ -101,7 +104,7 @@ class SharedPrefill:
         self.token_budget = token_budget
         self.tree = PrefixTree(prefix_cache_bytes)
         self.audio_cache = AudioCache(audio_cache_bytes)
-        self.tokens_run = 0
+        self.tokens_run = self.columns_run = 0
         self._shares = holds_prefixes(family.language_model.config)
         self._clips: dict[AudioKey, int] = {}
 
@@ -220,14 +223,21 @@ class SharedPrefill:
             self._within_memory(batch, run)
 
     def _batches(self, rows: Sequence[RowT]) -> Iterator[list[RowT]]:
-        """Rows of similar length together, the longest first, equal ones side by side, within both bounds."""
+        """Rows of similar length together, the longest first, equal ones side by side, within all bounds."""
         batch: list[RowT] = []
+        filled = 0
         for row in sorted(rows, key=lambda row: (-row.columns, row.request.symbols.tobytes(), row.request.place)):
             # The first is the longest.
-            if batch and (len(batch) == self.batch_size or (len(batch) + 1) * batch[0].columns > self.token_budget):
+            columns = (len(batch) + 1) * batch[0].columns if batch else 0
+            if (
+                len(batch) == self.batch_size
+                or columns > self.token_budget
+                or columns > (1 + MOST_PADDING) * (filled + row.columns)
+            ):
                 yield batch
-                batch = []
+                batch, filled = [], 0
             batch.append(row)
+            filled += row.columns
         if batch:
             yield batch
 
@@ -258,8 +268,17 @@ class SharedPrefill:
     def _prefill(self, rows: Sequence[_Row], keep: int) -> Prefilled:
         segments = [row.request.prompt.token_ids[row.prefix.end : row.end] for row in rows]
         self.tokens_run += sum(map(len, segments))
+        self.columns_run += len(segments) * max(map(len, segments))
         wanted = [self._slots(row) for row in rows]
         soft = self._encode([part for slots in wanted for part, _, _ in slots])
+        for row in rows:
+            for part, count in zip(row.request.prompt.audio, row.request.prompt.audio_tokens, strict=True):
+                tokens = soft.get(audio_key(part))
+                if tokens is not None and len(tokens) != count:
+                    raise ModelError(
+                        f"the prompt holds {count} placeholders for the clip {part.clip.source or part.clip.key}, the "
+                        f"ear gave {len(tokens)} soft tokens: the model and its processor do not belong together"
+                    )
         fillings = [soft[audio_key(part)][begin:end] for slots in wanted for part, begin, end in slots]
         return prefill(
             self.family.language_model,

@@ -53,7 +53,33 @@ def state_key(model: Any) -> str:
     return digest.hexdigest()[:32]
 
 
-def weights_stamp(model: Any) -> tuple[int, int]:
-    """Changes whenever a weight is written in place, as optimisers and `load_state_dict` do: (weights, writes)."""
-    versions = [parameter._version for parameter in model.parameters()]
-    return len(versions), sum(versions)
+Stamp = tuple[int, int, tuple[float, ...], str]
+
+
+def weights_stamp(model: Any) -> Stamp:
+    """Changes whenever the model may answer otherwise than before.
+
+    Returns:
+        Number of weights, how often they were written in place (as optimisers and `load_state_dict` do), the first
+        element of each (adapters are merged behind the counter's back), and `adapter_state`.
+    """
+    import torch
+
+    parameters = [parameter.detach() for parameter in model.parameters()]
+    # Gathered where the weights are and fetched at once: one by one, a GPU would be waited for at each.
+    device = parameters[0].device
+    firsts = torch.stack([p.flatten()[0].to(device, torch.float32) for p in parameters if p.numel()])
+    writes = sum(parameter._version for parameter in parameters)
+    return len(parameters), writes, tuple(firsts.tolist()), adapter_state(model)
+
+
+def adapter_state(model: Any) -> str:
+    """Which adapters of peft are on, merged and how strong; empty for a model without any."""
+    found: list[str] = []
+    for name, module in model.named_modules():
+        held: dict[str, Any] = vars(module)
+        if "_disable_adapters" in held:
+            scaling = sorted(held.get("scaling", {}).items())
+            on = (held["_disable_adapters"], held.get("_active_adapter"), held.get("merged_adapters"), scaling)
+            found.append(f"{name}: {on}")
+    return "\n".join(found)

@@ -291,9 +291,9 @@ class FusedProcessor(ProcessorMixin):
         Raises:
             ConversationError: a text part holds the slot, or there is nothing to reply to.
         """
-        turns, begun = conversation.answered_turns, conversation.begun
-        if begun is not None and not add_generation_prompt:
-            turns, begun = conversation.turns, None
+        begun = conversation.begun if add_generation_prompt else None
+        # Without an opening the assistant's last turn is a turn like any other.
+        turns = conversation.turns if conversation.begun and not begun else conversation.answered_turns
         messages = [{"role": turn.role, "content": turn.written(self.audio_token)} for turn in turns]
         template: Any = self.chat_template or getattr(self.tokenizer, "chat_template", None)
         if template is None:

@@ -20,7 +20,6 @@ from earnest.fused.encoders import EarEncoder
 from earnest.pocket.batches import PackEncoder, Sequence, collate
 from earnest.pocket.clips import hear
 from earnest.pocket.curriculum import Exchange, Pack
-from earnest.pocket.ears import warped
 from earnest.pocket.greedy import as_shipped
 from earnest.pocket.schedule import one_cycle
 from earnest.pocket.stream import SLOT_S, Slot, scene_stream, time_slot
@@ -40,8 +39,6 @@ class AdapterSettings:
 
     Attributes:
         width: channels of the adapters.
-        warp: how far the frequencies of each clip are stretched or shrunk for the speech ear, as a share: other
-            voices than those that the ear knows by heart.
         head: align (softmax over the LLM's vocabulary times its embeddings) or linear.
         warm_steps: steps before the others in which an align head learns to write the streams that the LLM was
             taught to read, from the ears' own labels; 0 for none.
@@ -55,7 +52,6 @@ class AdapterSettings:
     """
 
     width: int = 192
-    warp: float = 0.12
     head: str = "align"
     warm_steps: int = 300
     steps: int = 800
@@ -145,10 +141,8 @@ def prepare(
         if number not in rows:
             continue
         mel = torch.from_numpy(heard.mel).float()[None]
-        factor = random.Random(f"{settings.seed}/{number}").uniform(1 - settings.warp, 1 + settings.warp)
-        given = {"events": mel, "speech": warped(mel, torch.tensor([factor]))}
         with torch.inference_mode():
-            hidden = [model.encoders[name](given[name]).last_hidden_state[0] for name in EARS]
+            hidden = [model.encoders[name](mel).last_hidden_state[0] for name in EARS]
         samples = round(heard.scene.duration_s * 16_000)
         tokens = model.config.budget("first").tokens(samples)
         exchanges = tuple(Exchange(row.user, row.target or "") for row in rows[number])

@@ -19,18 +19,19 @@ LEAKS: tuple[str, ...] = ("the description says", "the transcript says", "the te
 """Leads that betray a text, as reasoning LLMs use them on a textual surrogate (ALARM, section 3)."""
 
 
-def cite(event: Event, style: Citation = "time", *, with_speaker: bool = False) -> str:
-    """An event with its place: `dog [00:03]`, or `dog <seg>3, 5</seg>` for re-listening."""
+def cite(event: Event, style: Citation = "time", *, with_speaker: bool = False, number: int | None = None) -> str:
+    """An event with its place: `dog [00:03]`, `dog 2 [00:03]`, or `dog <seg>3, 5</seg>` for re-listening."""
     what = f"{caption(event)}, {event.speaker}" if with_speaker else caption(event)
     start_s, end_s = bounds(event)
     place = f"[{clock(start_s)}]" if style == "time" else f"<seg>{start_s}, {end_s}</seg>"
-    return f"{what} {place}"
+    return f"{what} {place}" if number is None else f"{what} {number} {place}"
 
 
 def say(reason: Reason, lead: str = HEARING, style: Citation = "time") -> str:
     """A reason as a sentence."""
     body = "".join(
-        part if isinstance(part, str) else cite(part.event, style, with_speaker=part.with_speaker) for part in reason
+        part if isinstance(part, str) else cite(part.event, style, with_speaker=part.with_speaker, number=part.number)
+        for part in reason
     )
     return f"{lead} {body}."
 

@@ -1,4 +1,4 @@
-"""42 voices, each in one split only, and the words that they say.
+"""72 voices, each in one split only, and the words that they say.
 
 Every word of the vocabulary is spoken in three takes by espeak-ng, once per process and voice (0.3 s), and
 utterances are words joined with pauses of 60 to 140 ms. A take is told by its length: whoever plans a
@@ -93,6 +93,40 @@ _WOMEN: tuple[tuple[str, int, int], ...] = (
     ("en-gb-scotland+linda", 165, 48),
     ("en-029+Annie", 160, 50),
 )
+_MORE_MEN: tuple[tuple[str, int, int], ...] = (
+    ("en-us+Gene", 160, 50),
+    ("en-gb-x-rp+Jacky", 165, 50),
+    ("en-029+Lee", 155, 52),
+    ("en-gb-scotland+Marco", 160, 44),
+    ("en-us-nyc+Mario", 165, 50),
+    ("en-us+Reed", 160, 50),
+    ("en-gb-x-gbclan+antonio", 155, 50),
+    ("en-029+david", 165, 52),
+    ("en-gb-x-rp+grandpa", 160, 50),
+    ("en-us+gustave", 170, 50),
+    ("en-gb-scotland+iven", 160, 54),
+    ("en-us+kaukovalta", 155, 50),
+    ("en-gb-x-rp+miguel", 165, 46),
+    ("en-029+paul", 160, 54),
+    ("en-us-nyc+quincy", 165, 52),
+    ("en-gb-scotland+travis", 160, 50),
+)
+_MORE_WOMEN: tuple[tuple[str, int, int], ...] = (
+    ("en-us+anika", 160, 46),
+    ("en-gb-x-rp+anika", 165, 40),
+    ("en-gb-scotland+Andrea", 160, 50),
+    ("en-029+aunty", 165, 50),
+    ("en-gb-x-gbclan+Alicia", 155, 46),
+    ("en-us-nyc+f4", 165, 56),
+    ("en-gb-x-rp+f3", 160, 46),
+    ("en-029+belinda", 155, 44),
+    ("en-gb-x-rp+Annie", 165, 50),
+    ("en-us+f3", 170, 48),
+    ("en-gb-scotland+belinda", 160, 54),
+    ("en-029+shelby", 160, 50),
+    ("en-us-nyc+aunty", 155, 56),
+    ("en-gb-x-gbclan+f1", 165, 52),
+)
 _HELD_OUT: tuple[tuple[str, int], ...] = (("test", 3), ("validation", 2))
 
 
@@ -108,15 +142,16 @@ def _timbre(espeak: str) -> str:
     return espeak.rpartition("+")[2]
 
 
-def _voices(gender: str, rows: tuple[tuple[str, int, int], ...]) -> list[Voice]:
+def _voices(gender: str, rows: tuple[tuple[str, int, int], ...], more: tuple[tuple[str, int, int], ...]) -> list[Voice]:
+    """Of `rows` some timbres are held out; `more` are for training alone."""
     splits = _splits([espeak for espeak, _, _ in rows], gender)
     return [
-        Voice(f"{gender}{i:02d}", espeak, rate_wpm, pitch, gender, splits[_timbre(espeak)])
-        for i, (espeak, rate_wpm, pitch) in enumerate(rows, 1)
+        Voice(f"{gender}{i:02d}", espeak, rate_wpm, pitch, gender, splits.get(_timbre(espeak), "train"))
+        for i, (espeak, rate_wpm, pitch) in enumerate([*rows, *more], 1)
     ]
 
 
-VOICES: tuple[Voice, ...] = (*_voices("man", _MEN), *_voices("woman", _WOMEN))
+VOICES: tuple[Voice, ...] = (*_voices("man", _MEN, _MORE_MEN), *_voices("woman", _WOMEN, _MORE_WOMEN))
 _BY_NAME: dict[str, Voice] = {voice.name: voice for voice in VOICES}
 
 TAKES: tuple[tuple[float, int, float], ...] = ((1.0, 0, 1.0), (0.88, -8, 1.05), (1.12, 8, 0.95))

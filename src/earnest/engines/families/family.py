@@ -8,14 +8,15 @@ from __future__ import annotations
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from earnest.completion import Heard
 from earnest.conversation import Audio, Conversation
-from earnest.errors import EarnestError, ModelError
+from earnest.errors import ConversationError, EarnestError, ModelError, needs_extra
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +35,9 @@ FAMILIES: dict[str, str] = {
     "voxtral": "earnest.engines.families.voxtral:VoxtralFamily",
 }
 """`model_type` -> where its family is. By name, so that nothing heavy is imported for the others."""
+
+EXTRAS: dict[str, str] = {"voxtral": "voxtral"}
+"""`model_type` -> the extra of earnest that it needs beyond the core."""
 
 CONTEXT_TOKENS = 8
 """How many tokens before a reply are looked at to tell whether its text begins with a blank."""
@@ -67,8 +71,10 @@ class Family(ABC):
         sample_rate_hz: what the ear takes.
         max_audio_s: longest clip in seconds, None for any; longer ones are refused, never cut in silence.
         context_tokens: longest prompt and reply together, None if the model names no limit.
+        lora_targets: pattern of the LLM's matrices for peft; those of the ear often have the same last names.
     """
 
+    lora_targets: ClassVar[str] = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
     model: Any
     tokenizer: Any
     language_model: Any
@@ -77,10 +83,30 @@ class Family(ABC):
     max_audio_s: float | None
     context_tokens: int | None
 
+    @abstractmethod
+    def __init__(self, model: Any, processor: Any) -> None: ...
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device, dtype: torch.dtype | str, adapter: Path | None = None) -> Self:
+        """Loads a folder by transformers' Auto classes, and an adapter that peft saved on top of it."""
+        model = cls.load_model(folder, dtype)
+        if adapter is not None:
+            from earnest.engines.lora import put_on
+
+            put_on(model, adapter)
+        return cls(model.to(device).eval(), cls.load_processor(folder))
+
     @classmethod
     @abstractmethod
-    def load(cls, folder: Path, device: torch.device, dtype: torch.dtype | str) -> Self:
-        """Loads a folder by transformers' Auto classes."""
+    def load_model(cls, folder: Path, dtype: torch.dtype | str) -> Any:
+        """The model, on the CPU."""
+
+    @classmethod
+    def load_processor(cls, folder: Path) -> Any:
+        """The processor."""
+        from transformers import AutoProcessor
+
+        return AutoProcessor.from_pretrained(folder)
 
     @cached_property
     def structural_token_ids(self) -> frozenset[int]:
@@ -209,7 +235,11 @@ class Family(ABC):
     def _expand(self, token_ids: Sequence[int], conversation: Conversation) -> Prompt | EarnestError:
         """Replaces each placeholder by the tokens of its audio part."""
         audio = conversation.audio
-        assert token_ids.count(self.audio_token_id) == len(audio), "the chat template repeats or drops audio"
+        if (found := list(token_ids).count(self.audio_token_id)) != len(audio):
+            return ConversationError(
+                f"the model's chat template makes {found} places for {len(audio)} clips: it repeats or drops audio, so "
+                "another template is needed"
+            )
         ids: list[int] = []
         counts: list[int] = []
         remaining = iter(audio)
@@ -247,4 +277,5 @@ def find_family(model_type: str) -> type[Family]:
             "add a file to earnest/engines/families"
         )
     module, _, name = FAMILIES[model_type].partition(":")
-    return getattr(importlib.import_module(module), name)
+    with needs_extra(EXTRAS[model_type]) if model_type in EXTRAS else nullcontext():
+        return getattr(importlib.import_module(module), name)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoProcessor
+from transformers import AutoModelForCausalLM
 
 from earnest.conversation import Audio, Conversation
 from earnest.engines.families.family import Family
@@ -41,11 +41,9 @@ class FusedFamily(Family):
         self._samples = lru_cache(maxsize=65_536)(_sample_count)
 
     @classmethod
-    def load(cls, folder: Path, device: torch.device, dtype: torch.dtype | str) -> Self:
-        """Loads a folder written by `save_pretrained`."""
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-        processor: Any = AutoProcessor.from_pretrained(folder)
-        return cls(model.to(device).eval(), processor)
+    def load_model(cls, folder: Path, dtype: torch.dtype | str) -> Any:
+        """Written by `save_pretrained`."""
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
 
     @cached_property
     def structural_token_ids(self) -> frozenset[int]:

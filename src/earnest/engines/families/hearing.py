@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from jinja2 import TemplateError
@@ -64,7 +64,6 @@ class HearingFamily(Family):
     placeholder: ClassVar[str]
     audio_mark: ClassVar[str]
     seconds_per_token: ClassVar[float]
-    lora_targets: ClassVar[str] = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
     def __init__(self, model: Any, processor: Any) -> None:
         self.model = model
@@ -79,13 +78,12 @@ class HearingFamily(Family):
         self._features: OrderedDict[str, Mapping[str, Any]] = OrderedDict()
 
     @classmethod
-    def load(cls, folder: Path, device: torch.device, dtype: torch.dtype | str) -> Self:
-        """Loads a folder by transformers' Auto classes."""
+    def load_model(cls, folder: Path, dtype: torch.dtype | str) -> Any:
+        """By the Auto class for what it is."""
         import transformers
 
         auto: Any = getattr(transformers, cls.auto_class)
-        model: Any = auto.from_pretrained(folder, dtype=dtype)
-        return cls(model.to(device).eval(), transformers.AutoProcessor.from_pretrained(folder))
+        return auto.from_pretrained(folder, dtype=dtype)
 
     def longest_s(self) -> float | None:
         """Longest clip that the processor does not cut, in seconds; None for any."""
@@ -185,7 +183,13 @@ class HearingFamily(Family):
 
         handle = self.language_model.decoder.register_forward_pre_hook(stop, with_kwargs=True)
         try:
-            self.model(**{name: value.to(self.model.device) for name, value in inputs.items()})
+            # Some towers take only features of the type of their weights.
+            self.model(
+                **{
+                    name: value.to(self.model.device, self.model.dtype if value.is_floating_point() else None)
+                    for name, value in inputs.items()
+                }
+            )
         except _Reached:
             pass
         finally:

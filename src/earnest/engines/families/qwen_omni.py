@@ -11,7 +11,7 @@ from the same feature extractor and tokenizer; its tokens and features are the s
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from transformers import (
@@ -57,13 +57,13 @@ class Qwen25OmniFamily(HearingFamily):
     audio_processor: ClassVar[type[Qwen2AudioProcessor]] = Qwen2AudioProcessor
 
     @classmethod
-    def load(cls, folder: Path, device: torch.device, dtype: torch.dtype | str) -> Self:
-        """Loads the thinker of a folder, which may be a thinker's or hold the talker as well."""
-        model: Any = cls.thinker.from_pretrained(folder, dtype=dtype)
-        return cls(model.to(device).eval(), cls._processor(folder))
+    def load_model(cls, folder: Path, dtype: torch.dtype | str) -> Any:
+        """The thinker of a folder, which may be a thinker's or hold the talker as well."""
+        return cls.thinker.from_pretrained(folder, dtype=dtype)
 
     @classmethod
-    def _processor(cls, folder: Path) -> Any:
+    def load_processor(cls, folder: Path) -> Any:
+        """The model's own, or its audio half where torchvision is missing."""
         if is_torchvision_available():
             return AutoProcessor.from_pretrained(folder)
         tokenizer: Any = AutoTokenizer.from_pretrained(folder)

@@ -17,10 +17,17 @@ UNKNOWN = "i don't know"
 
 @dataclass(frozen=True)
 class Cite:
-    """An event as a reason: written with its time, or with its segment when re-listening is asked for."""
+    """An event as a reason: written with its time, or with its segment when re-listening is asked for.
+
+    Attributes:
+        event: what is cited.
+        with_speaker: whether it is said who speaks.
+        number: its number among those that are counted.
+    """
 
     event: Event
     with_speaker: bool = False
+    number: int | None = None
 
 
 Reason = tuple[str | Cite, ...]
@@ -123,17 +130,14 @@ def cites(events: Iterable[Event]) -> Reason:
     return tuple(parts)
 
 
-def told_off(events: Sequence[Event], counted: Sequence[bool], *, with_speaker: bool = False) -> Reason:
-    """Citations of all events, those that are counted with their number: `owl [00:01], dog [00:03] 1`."""
+def told_off(events: Iterable[Event], counts: Iterable[bool], *, with_speaker: bool = False) -> Reason:
+    """Citations of all events, those that count with their number: `owl [00:01], dog 1 [00:03], dog 2 [00:06]`."""
     parts: list[str | Cite] = []
     number = 0
-    for event, counts in zip(events, counted, strict=True):
-        if parts:
-            parts.append(", ")
-        parts.append(Cite(event, with_speaker))
-        if counts:
-            number += 1
-            parts.append(f" {number}")
+    for event, counted in zip(events, counts, strict=True):
+        number += counted
+        parts += [", "] * bool(parts)
+        parts.append(Cite(event, with_speaker, number if counted else None))
     return tuple(parts)
 
 
