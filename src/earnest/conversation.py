@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -217,8 +218,13 @@ def _identity(part: Part) -> list[Any]:
 def _openai_part(part: Part) -> dict[str, Any]:
     if isinstance(part, Text):
         return {"type": "text", "text": part.text}
-    data = base64.b64encode(part.clip.wav_bytes()).decode()
-    return {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
+    return {"type": "input_audio", "input_audio": {"data": _wav_base64(part.clip), "format": "wav"}}
+
+
+@lru_cache(maxsize=32)
+def _wav_base64(clip: Clip) -> str:
+    """The requests about a clip go out one after the other: it is written once for all of them."""
+    return base64.b64encode(clip.wav_bytes()).decode()
 
 
 def _hf_part(part: Part) -> dict[str, Any]:

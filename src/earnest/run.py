@@ -14,6 +14,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -49,6 +50,11 @@ class Generator(Protocol):
     def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Completion]:
         """One completion per conversation, in their order."""
         ...
+
+
+def run_folder(model: str, key: str, what: str) -> Path:
+    """Where a run goes if the user names no place: runs/MODEL-KEY-WHAT."""
+    return Path("runs") / f"{re.sub(r'[^A-Za-z0-9.]+', '-', model).strip('-.')}-{key[:8]}-{what}"
 
 
 class RunDirectory:

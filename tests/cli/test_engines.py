@@ -43,17 +43,24 @@ def test_a_server_gets_a_scorecard(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_check_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("check", tiny_qwen2_audio(tmp_path / "qwen2_audio"), "--threads", "1") == 0
+    folder = tiny_qwen2_audio(tmp_path / "qwen2_audio")
+    assert run("check", folder, "--threads", "1", "--output", tmp_path / "check") == 0
     shown = capsys.readouterr().out
     assert "noise floor" in shown
     assert "FAIL" not in shown
+    written = json.loads((tmp_path / "check" / "check.json").read_text())
+    assert (written["flips"], written["model"]) == (0, str(folder))
+    assert written["compared"] >= 12
+    assert {row["passed"] for row in written["rows"]} <= {True, None}
 
 
 def test_a_check_that_fails_ends_in_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with running() as server:
         folder = tiny_qwen2_audio(tmp_path / "qwen2_audio")
-        assert run("check", folder, "--threads", "1", "--against", f"server:{server.url}#m") == 1
+        there = f"server:{server.url}#m"
+        assert run("check", folder, "--threads", "1", "--against", there, "--output", tmp_path) == 1
     assert "FAIL" in capsys.readouterr().out
+    assert not all(row["passed"] for row in json.loads((tmp_path / "check.json").read_text())["rows"])
 
 
 def test_an_audit_without_any_reply_ends_in_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

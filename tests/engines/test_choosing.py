@@ -1,4 +1,5 @@
 import torch
+from transformers import RepetitionPenaltyLogitsProcessor
 
 from earnest.completion import Sampling
 from earnest.engines.choosing import TokenChooser, item_seed
@@ -62,3 +63,22 @@ def test_the_nucleus_keeps_the_token_that_crosses_its_limit() -> None:
 def test_seeds_differ_by_item_and_by_seed() -> None:
     assert len({item_seed(0, "a"), item_seed(1, "a"), item_seed(0, "b")}) == 3
     assert item_seed(7, "x") == item_seed(7, "x") < 2**63
+
+
+def test_repetition_is_penalised_as_transformers_does() -> None:
+    torch.manual_seed(1)
+    logits = torch.randn(6, 2, 12)  # steps, rows, V
+    prompts = [[1, 2, 2, 40], [3]]
+    ours = TokenChooser([Sampling()] * 2, ["a", "b"], (5,), 12, CPU, repetition_penalty=1.7, prompts=prompts)
+    theirs = RepetitionPenaltyLogitsProcessor(1.7)
+    said: list[list[int]] = [[1, 2], [3, 3]]
+    for step in range(len(logits)):
+        scores = theirs(torch.tensor(said), logits[step].clone())  # type: ignore[arg-type]
+        scores[:, 5] = float("-inf")
+        tokens = ours.choose(logits[step].clone(), step).tolist()
+        assert tokens == scores.argmax(-1).tolist()
+        said = [[*row, token] for row, token in zip(said, tokens, strict=True)]
+    ours.keep_rows(torch.tensor([1]))
+    scores = theirs(torch.tensor(said[1:]), logits[0, 1:].clone())  # type: ignore[arg-type]
+    scores[:, 5] = float("-inf")
+    assert ours.choose(logits[0, 1:].clone(), 0).tolist() == scores.argmax(-1).tolist()

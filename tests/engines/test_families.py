@@ -120,6 +120,19 @@ def test_greedy_equals_generate_one_by_one(engine: LocalEngine, conversations: l
     assert len({completion.token_ids for completion in completions}) > len(conversations) // 2
 
 
+def test_a_checkpoints_repetition_penalty_applies(
+    engine: LocalEngine, conversations: list[Conversation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family: Any = engine.family
+    taken = [c for c in conversations if not takes_no_system_turn(engine, c)][:4]
+    before = engine.generate(taken, GREEDY)
+    monkeypatch.setattr(family.model.generation_config, "repetition_penalty", 3.0)
+    penalised = engine.generate(taken, GREEDY)
+    assert [c.token_ids for c in penalised] != [c.token_ids for c in before]
+    for conversation, completion in zip(taken, penalised, strict=True):
+        assert list(completion.token_ids) == reference(engine, conversation)
+
+
 def test_every_clip_is_heard_whole(engine: LocalEngine, conversations: list[Conversation]) -> None:
     taken = [conversation for conversation in conversations if not takes_no_system_turn(engine, conversation)]
     for completion, conversation in zip(engine.generate(taken, Sampling(max_new_tokens=1)), taken, strict=True):

@@ -26,9 +26,37 @@ def server() -> Generator[Any]:
 @pytest.fixture
 def engine(server: Any, monkeypatch: pytest.MonkeyPatch) -> ServerEngine:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
-    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
-    monkeypatch.setattr("openai._base_client.MAX_RETRY_DELAY", 0.02)
+    monkeypatch.setattr("earnest.engines.server.FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("earnest.engines.server.LONGEST_PAUSE_S", 0.02)
     return ServerEngine(server.url, "m", retries=2, timeout_s=0.5)
+
+
+def test_tries_end_at_the_deadline(server: Any) -> None:
+    server.script = [status(429, Retry_After="30")]
+    hurried = ServerEngine(server.url, "m", retries=9, deadline_s=2.0)
+    began = time.perf_counter()
+    done = hurried.generate([Conversation().user("hello?")])[0]
+    assert time.perf_counter() - began < 2.0
+    assert done.stop == Stop.FAILED
+    assert "answered 429" in done.error
+    assert "given up after 1 tries: the deadline is 2 s" in done.error
+    server.script = [slow] * 9
+    patient = ServerEngine(server.url, "m", retries=9, timeout_s=0.4, deadline_s=1.5)
+    began = time.perf_counter()
+    done = patient.generate([Conversation().user("hello?")])[0]
+    assert 0.8 < time.perf_counter() - began < 2.5
+    assert done.stop == Stop.FAILED
+    assert "the deadline is 1.5 s" in done.error
+
+
+def test_the_server_says_when_to_try_again(server: Any) -> None:
+    at = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 2))
+    server.script = [status(503, Retry_After=at), status(429, Retry_After="0.2")]
+    patient = ServerEngine(server.url, "m", retries=2)
+    began = time.perf_counter()
+    assert patient.generate([Conversation().user("hello?")])[0].stop == Stop.END
+    assert 1.0 < time.perf_counter() - began < 4.0
+    assert len(server.requests) == 3
 
 
 def test_names_of_served_models(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +228,7 @@ def test_log_probabilities_are_read_where_they_are_given(server: Any) -> None:
 
 
 def test_where_nobody_answers_the_rest_fails_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
+    monkeypatch.setattr("earnest.engines.server.FIRST_PAUSE_S", 0.01)
     nobody = ServerEngine("http://127.0.0.1:9/v1", "m", retries=1, max_connections=2)
     tried: list[str] = []
     create = nobody._client.chat.completions.create
@@ -209,6 +237,7 @@ def test_where_nobody_answers_the_rest_fails_at_once(monkeypatch: pytest.MonkeyP
     )
     done = nobody.generate([Conversation().user(f"{k}?") for k in range(40)])
     assert all(c.stop == Stop.FAILED and "no reply from http://127.0.0.1:9" in c.error for c in done)
-    assert len(tried) <= 4
+    assert 2 <= len(tried) <= 4
+    before = len(tried)
     nobody.generate([Conversation().user("now?")])
-    assert len(tried) <= 5, "a later call tries again"
+    assert len(tried) == before + 2, "a later call tries again"

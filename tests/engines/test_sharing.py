@@ -10,9 +10,11 @@ from tests.tiny import tiny_fused, tone
 
 from earnest.completion import Sampling, Stop
 from earnest.conversation import Audio, Conversation
+from earnest.engines import sharing
 from earnest.engines.families.family import Prompt
 from earnest.engines.load import load_local
 from earnest.engines.local import LocalEngine
+from earnest.errors import ModelError
 
 GREEDY = Sampling(max_new_tokens=10)
 
@@ -136,6 +138,54 @@ def test_memory_that_does_not_suffice_halves_the_batch(
     again = len(sizes)
     small.generate(edits, GREEDY)
     assert max(sizes[again:]) < 30, "smaller ones from now on"
+
+
+def test_a_request_for_which_the_memory_does_not_suffice_is_refused_alone(
+    engine: LocalEngine, edits: list[Conversation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = [Conversation().user(Audio(tone(500, 1.0)), f"and {k}?") for k in range(3)]
+    long = [Conversation().user(Audio(tone(900, 35.0)), f"and {k}?") for k in range(3)]
+    expected = [c.token_ids for c in fresh(engine).generate([*edits[:4], *other], GREEDY)]
+    small = fresh(engine)
+    longest = max(len(p.token_ids) for p in small.family.render([*edits[:4], *other]) if isinstance(p, Prompt))
+    model: Any = small.family.language_model
+    forward = model.forward
+
+    def limited(*args: Any, **inputs: Any) -> Any:
+        if inputs["attention_mask"].shape[1] > longest + GREEDY.max_new_tokens:
+            raise torch.OutOfMemoryError("no more")
+        return forward(*args, **inputs)
+
+    monkeypatch.setattr(model, "forward", limited)
+    done = small.generate([*long[:2], *edits[:4], *long[2:], *other], GREEDY)
+    refused = [done[0], done[1], done[6]]
+    assert [c.stop for c in refused] == [Stop.FAILED] * 3
+    assert all("the memory does not suffice for a prompt of" in c.error for c in refused)
+    assert [c.token_ids for c in (*done[2:6], *done[7:])] == expected
+    assert not small.shared.tree.root.waiting
+    with pytest.raises(ModelError, match="memory does not suffice"):
+        small.logprobs(long[:1], [" a bell"])
+
+
+def test_logits_of_a_batch_are_bounded(
+    engine: LocalEngine, edits: list[Conversation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [" a bell" * (1 + k % 3) for k in range(12)]
+    expected = fresh(engine).logprobs(edits[:12], texts)
+    bounded = fresh(engine)
+    head = bounded.family.language_model.get_output_embeddings()
+    most = 60 * len(head.weight)
+    monkeypatch.setattr(sharing, "MOST_LOGITS", most)
+    sizes: list[int] = []
+    handle = head.register_forward_hook(lambda _module, _given, found: sizes.append(found.numel()))
+    try:
+        found = bounded.logprobs(edits[:12], texts)
+    finally:
+        handle.remove()
+    assert len(sizes) > 2
+    assert max(sizes) <= most
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 def test_a_fault_leaves_nothing_waiting(engine: LocalEngine, edits: list[Conversation]) -> None:

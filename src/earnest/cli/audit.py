@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -64,12 +63,12 @@ def audit(
     from earnest.engines import load, model_key
     from earnest.engines.server import served_model
     from earnest.grading import Outcome, count
-    from earnest.run import RunDirectory
+    from earnest.run import RunDirectory, run_folder
 
     sampling = Sampling(max_new_tokens=max_new_tokens)
     # Other weights, or another version of the world, get a folder of their own: old runs are not in the way.
-    made_of = content_key([model_key(model, base_url, adapter), None if data else world.version])[:8]
-    output = output or Path("runs") / f"{re.sub(r'[^A-Za-z0-9.]+', '-', model).strip('-.')}-{made_of}-{name}"
+    made_of = content_key([model_key(model, base_url, adapter), None if data else world.version])
+    output = output or run_folder(model, made_of, name)
     run = RunDirectory(output)
     if examples is None:
         with progress("rendering") as report:

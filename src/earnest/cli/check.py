@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,6 +18,10 @@ def check(
         str | None,
         typer.Option(help="The same model elsewhere, such as server:URL#MODEL: tokens and replies must be the same."),
     ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", "--log-dir", help="Folder of check.json, with all rows and the noise floor."),
+    ] = None,
     threads: Threads = 2,
     device: Device = None,
     dtype: Dtype = None,
@@ -23,11 +29,13 @@ def check(
     adapter: Adapter = None,
     max_connections: MaxConnections = 16,
 ) -> None:
-    """Hold what was given against what arrived: a table, and exit code 1 if a check fails."""
+    """Hold what was given against what arrived: a table, check.json, and exit code 1 if a check fails."""
     from rich.table import Table
 
     from earnest.check import check as run_checks
     from earnest.engines import load
+    from earnest.files import write_json
+    from earnest.run import run_folder
     from earnest.statistics import wilson
 
     engine = load(
@@ -54,5 +62,8 @@ def check(
     if found.compared:
         floor = wilson(found.flips, found.compared)
         console.print(f"noise floor: {floor} of the replies change with the company they are computed in", markup=False)
+    path = (output or run_folder(model, engine.key, "check")) / "check.json"
+    write_json(path, {"model": model, "weights": engine.key, "against": against, **asdict(found)})
+    console.print(f"written:   {path}", markup=False)
     if not found.passed:
         raise typer.Exit(1)

@@ -30,6 +30,8 @@ class TokenChooser:
         banned: token ids that are never chosen; those beyond the vocabulary need no ban.
         vocabulary: V, the width of the logits.
         device: where the logits are.
+        repetition_penalty: logits of tokens that were there before are divided by it, negative ones multiplied.
+        prompts: token ids that stand before each row's reply.
     """
 
     def __init__(
@@ -39,7 +41,16 @@ class TokenChooser:
         banned: Iterable[int],
         vocabulary: int,
         device: torch.device,
+        repetition_penalty: float = 1.0,
+        prompts: Sequence[Sequence[int]] = (),
     ) -> None:
+        self._penalty = repetition_penalty
+        self._seen: Tensor | None = None
+        if repetition_penalty != 1.0:
+            seen = torch.zeros(len(samplings), vocabulary, dtype=torch.bool)
+            for row, prompt in enumerate(prompts):
+                seen[row, [index for index in set(prompt) if index < vocabulary]] = True
+            self._seen = seen.to(device)
         inside = sorted(index for index in banned if index < vocabulary)
         self._banned = torch.tensor(inside, dtype=torch.long, device=device)
         self._temperature = torch.tensor([s.temperature for s in samplings], dtype=torch.float64, device=device)
@@ -59,10 +70,16 @@ class TokenChooser:
     def choose(self, logits: Tensor, step: int) -> Tensor:
         """Tokens [B] for logits [B, V] of the given step; the banned logits are overwritten."""
         logits.index_fill_(1, self._banned, float("-inf"))
-        tokens = logits.argmax(-1)
+        scores = logits
+        if self._seen is not None:
+            penalised = torch.where(logits < 0, logits * self._penalty, logits / self._penalty)
+            scores = torch.where(self._seen, penalised, logits)
+        tokens = scores.argmax(-1)
         if self._draws is not None and len(self._sampled):
             rows = self._sampled
-            tokens[rows] = _draw(logits[rows], self._temperature[rows], self._top_p[rows], self._draws[rows, step])
+            tokens[rows] = _draw(scores[rows], self._temperature[rows], self._top_p[rows], self._draws[rows, step])
+        if self._seen is not None:
+            self._seen.scatter_(1, tokens[:, None], True)
         return tokens
 
     def keep_rows(self, rows: Tensor) -> None:
@@ -70,6 +87,8 @@ class TokenChooser:
         self._temperature, self._top_p = self._temperature[rows], self._top_p[rows]
         if self._draws is not None:
             self._draws = self._draws[rows]
+        if self._seen is not None:
+            self._seen = self._seen[rows]
         self._sampled = self._temperature.nonzero()[:, 0]
 
 

@@ -26,11 +26,13 @@ class Job:
         sampling: how to draw; `max_new_tokens` is already within the model's context.
         key: the conversation's key, from which sampling is seeded.
         text_of: text of the reply so far, from its token ids.
+        prompt_ids: what it replies to, for repetition penalties.
     """
 
     sampling: Sampling
     key: str
     text_of: Callable[[Sequence[int]], str]
+    prompt_ids: Sequence[int] = ()
 
 
 @dataclass
@@ -95,6 +97,7 @@ def decode(
     end_ids: frozenset[int],
     banned_ids: Iterable[int],
     stops: StopFinder,
+    repetition_penalty: float = 1.0,
     on_reply: Callable[[int, Layers, Sequence[int]], None] | None = None,
 ) -> list[Reply]:
     """Answers a batch.
@@ -106,12 +109,13 @@ def decode(
         end_ids: tokens that end a turn. They are part of the reply's ids, not of its text.
         banned_ids: tokens that a reply never holds.
         stops: finder of stop strings.
+        repetition_penalty: for tokens that stand in the prompt or the reply (arXiv 1909.05858, section 4.1).
         on_reply: given each row when it ends, the keys and values [heads, n, D] of all that was run behind its known
             prefix (the rest of its prompt and its reply without the last token), and the reply's ids.
 
     Returns:
         One reply for each row. Log-probabilities are the model's own: of the softmax at temperature 1 over the
-        whole vocabulary, before anything is banned.
+        whole vocabulary, before anything is banned or penalised.
     """
     mask, lengths, cache = begun.mask, begun.lengths, begun.cache
     width, device = mask.shape[1], mask.device
@@ -128,6 +132,8 @@ def decode(
         banned_ids,
         vocabulary=logits.shape[-1],
         device=device,
+        repetition_penalty=repetition_penalty,
+        prompts=[job.prompt_ids for job in jobs],
     )
     for step in range(max(limits)):
         logits = logits.float()  # [R, V]
@@ -149,7 +155,7 @@ def decode(
             if reply.stop != Stop.LENGTH or step + 1 == limits[row]:
                 unfinished.remove(row)
                 if on_reply is not None:
-                    run = row_columns(columns[place, : width + step], begun.known)
+                    run = row_columns(columns[place, : width + step], begun.begins[row])
                     on_reply(row, row_layers(cache, place, run), reply.token_ids)
         if not unfinished:
             break

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
+import numpy as np
 from torch import Tensor
 from transformers import DynamicCache, PretrainedConfig
 from transformers.cache_utils import DynamicLayer
@@ -37,6 +38,12 @@ class ReservedLayer(DynamicLayer):
         values[:, :, start:end] = value_states
         self.keys, self.values = keys[:, :, :end], values[:, :, :end]
         return self.keys, self.values
+
+    def adopt(self, keys: Tensor, values: Tensor, width: int) -> None:
+        """Begins with stores [B, heads, n, D] whose first `width` columns are filled."""
+        self.lazy_initialization(keys, values)
+        self._stores = (keys, values)
+        self.keys, self.values = keys[:, :, :width], values[:, :, :width]
 
     def _room(self, start: int, end: int, key_states: Tensor, value_states: Tensor) -> tuple[Tensor, Tensor]:
         """The stores, with room for `end` columns; what an inherited operation has replaced is copied back in."""
@@ -83,12 +90,38 @@ def assembled_cache(config: PretrainedConfig, paths: Sequence[Sequence[Prefix]],
         stores: list[Tensor] = []
         for part in (0, 1):
             like = stretch.layers[number][part]
-            store = like.new_zeros(len(paths), like.shape[0], width, like.shape[2])
+            store = like.new_zeros(len(paths), like.shape[0], width + ROOM, like.shape[2])
             for row, path in enumerate(paths):
                 gap = width - (path[-1].end if path else 0)
                 for prefix in path:
                     assert prefix.layers is not None, "a prefix must be computed before it is used"
                     store[row, :, gap + prefix.begin : gap + prefix.end] = prefix.layers[number][part]
             stores.append(store)
-        cast(ReservedLayer, layer).update(*stores)
+        cast(ReservedLayer, layer).adopt(stores[0], stores[1], width)
     return cache
+
+
+def joined_cache(config: PretrainedConfig, caches: Sequence[DynamicCache], width: int) -> DynamicCache:
+    """One growing cache with the rows of several plain ones, which are used up.
+
+    Args:
+        config: of the language model.
+        caches: at most `width` columns each; they are padded on the left with zeros.
+        width: columns.
+    """
+    joined = growing_cache(config)
+    rows = [cast(Tensor, cache.layers[0].keys).shape[0] for cache in caches]
+    for number, layer in enumerate(joined.layers):
+        stores: list[Tensor] = []
+        for name in ("keys", "values"):
+            like: Tensor = getattr(caches[0].layers[number], name)
+            store = like.new_zeros(sum(rows), like.shape[1], width + ROOM, like.shape[3])
+            for begin, cache in zip(np.cumsum([0, *rows]), caches, strict=False):
+                held: Tensor = getattr(cache.layers[number], name)
+                store[begin : begin + len(held), :, width - held.shape[2] : width] = held
+            stores.append(store)
+        for cache in caches:
+            # What was copied is given back at once.
+            cache.layers[number] = ReservedLayer()
+        cast(ReservedLayer, layer).adopt(stores[0], stores[1], width)
+    return joined

@@ -109,7 +109,8 @@ class LocalEngine:
             assert isinstance(prompt, Prompt)
             asked = self._within_context(samplings[place], prompt)
             requests.append(Request(place, prompt, asked.max_new_tokens))
-            jobs[place] = Job(asked, conversations[place].key, partial(self.family.reply_text, prompt.token_ids))
+            text_of = partial(self.family.reply_text, prompt.token_ids)
+            jobs[place] = Job(asked, conversations[place].key, text_of, prompt.token_ids)
         began = time.perf_counter()
 
         def answer(batch: list[Request], begun: Prefilled) -> None:
@@ -120,8 +121,12 @@ class LocalEngine:
                 done[request.place] = replace(completion, seconds=(ended - began) / len(batch))
             began = ended
 
+        def refuse(request: Request, error: ModelError) -> None:
+            given = Heard(seconds_given=request.prompt.heard.seconds_given)
+            done[request.place] = Completion(text="", stop=Stop.FAILED, heard=given, error=str(error))
+
         with self._answering():
-            self.shared.run(requests, answer)
+            self.shared.run(requests, answer, refuse)
         completions = [completion for completion in done if completion is not None]
         assert len(completions) == len(conversations), "a request was neither answered nor refused"
         return completions
@@ -196,8 +201,12 @@ class LocalEngine:
             if (fault := self._beyond_context(whole)) is not None:
                 raise fault
             requests.append(Request(place, whole, keep=1 + len(continuations[place])))
+
+        def refuse(_: Request, error: ModelError) -> None:
+            raise error
+
         with self._answering():
-            self.shared.run(requests, collect)
+            self.shared.run(requests, collect, refuse)
 
     def _answer(self, batch: list[Request], begun: Prefilled, jobs: list[Job]) -> list[Completion]:
         replies = decode(
@@ -207,6 +216,7 @@ class LocalEngine:
             end_ids=self.family.end_token_ids,
             banned_ids=self.family.structural_token_ids,
             stops=self._stops,
+            repetition_penalty=self.family.repetition_penalty,
             on_reply=lambda row, layers, said: self.shared.keep(batch[row], layers, said),
         )
         return [

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache
 
-from earnest.engines.kv_cache import assembled_cache, growing_cache
+from earnest.engines.kv_cache import assembled_cache, growing_cache, joined_cache
 from earnest.engines.prefixes import Layers, Prefix
 
 
@@ -27,7 +28,7 @@ class Prefilled:
         cache: keys and values, W columns.
         mask: [B, W] int64, 1 at real tokens.
         lengths: [B, 1] real tokens of each row, which is the position of the next one.
-        known: columns at the front that hold known prefixes.
+        begins: each row's first column behind its known prefix.
         rows: which row of those that were run each of the B rows is.
     """
 
@@ -35,7 +36,7 @@ class Prefilled:
     cache: DynamicCache
     mask: Tensor
     lengths: Tensor
-    known: int
+    begins: list[int]
     rows: list[int]
 
     def repeated(self, rows: Sequence[int]) -> Prefilled:
@@ -44,11 +45,12 @@ class Prefilled:
             return self
         index = torch.tensor(rows, device=self.mask.device)
         self.cache.batch_select_indices(index)
-        return Prefilled(self.logits[index], self.cache, self.mask[index], self.lengths[index], self.known, list(rows))
+        begins = [self.begins[row] for row in rows]
+        return Prefilled(self.logits[index], self.cache, self.mask[index], self.lengths[index], begins, list(rows))
 
     def new_layers(self, row: int) -> Layers:
         """Keys and values [heads, n, D] of the tokens behind a row's known prefix."""
-        columns = row_columns(self.mask[row], self.known)
+        columns = row_columns(self.mask[row], self.begins[row])
         return row_layers(self.cache, row, columns)
 
 
@@ -118,4 +120,18 @@ def prefill(
         use_cache=True,
         logits_to_keep=keep,
     )
-    return Prefilled(output.logits, cache, mask, mask.sum(-1, keepdim=True), known, list(range(len(mask))))
+    rows = list(range(len(mask)))
+    return Prefilled(output.logits, cache, mask, mask.sum(-1, keepdim=True), [known] * len(mask), rows)
+
+
+def joined(language_model: Any, parts: Sequence[Prefilled]) -> Prefilled:
+    """One batch of several whose logits are of the last token alone; their caches, which must be plain, are used up."""
+    if len(parts) == 1:
+        return parts[0]
+    width = max(part.mask.shape[1] for part in parts)
+    gaps = [width - part.mask.shape[1] for part in parts]
+    cache = joined_cache(language_model.config, [part.cache for part in parts], width)
+    mask = torch.cat([F.pad(part.mask, (gap, 0)) for part, gap in zip(parts, gaps, strict=True)])
+    begins = [begin + gap for part, gap in zip(parts, gaps, strict=True) for begin in part.begins]
+    logits, lengths = torch.cat([part.logits for part in parts]), torch.cat([part.lengths for part in parts])
+    return Prefilled(logits, cache, mask, lengths, begins, list(range(len(mask))))

@@ -4,8 +4,9 @@
 
 Requests go out over kept connections, as many at a time as `max_connections`, those of one clip one after the other,
 so that a server's own caches hit. Faults that may pass (429, 5xx, timeouts, cut connections) are tried again with
-backoff by the openai client; what remains is that item's failure, never an empty answer. Where nobody ever answered,
-the rest of a call fails at once. The key comes from the environment alone and is never written anywhere.
+backoff, or when the server says, until a deadline; what remains is that item's failure, never an empty answer. Where
+nobody ever answered, the rest of a call fails at once. The key comes from the environment alone and is never written
+anywhere.
 
 A server gives no account of what it heard: `Heard.seconds_heard` is None. `earnest check` measures it.
 """
@@ -13,12 +14,14 @@ A server gives no account of what it heard: `Heard.seconds_heard` is None. `earn
 from __future__ import annotations
 
 import os
+import random
 import re
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from earnest.completion import Completion, Heard, Sampling, Stop, content_key
@@ -76,6 +79,7 @@ class ServerEngine:
         max_connections: requests at a time.
         retries: further tries of a request that failed in a way that may pass.
         timeout_s: limit of one try.
+        deadline_s: limit of all tries of a request together, pauses included.
         wants_logprobs: ask for the log-probability of each new token; some servers refuse such a request, some ignore
             it.
     """
@@ -89,6 +93,7 @@ class ServerEngine:
         max_connections: int = 16,
         retries: int = 4,
         timeout_s: float = 300.0,
+        deadline_s: float = 900.0,
         wants_logprobs: bool = False,
     ) -> None:
         with needs_extra("server"):
@@ -100,14 +105,15 @@ class ServerEngine:
         self.model = model
         self.name = name or f"server:{base_url}#{model}"
         self.max_connections = max_connections
+        self.retries = retries
+        self.timeout_s = timeout_s
+        self.deadline_s = deadline_s
         self.wants_logprobs = wants_logprobs
         self._secret = os.environ.get(KEY_VARIABLE, "")
         self._capabilities: Capabilities | None = None
         self._probing = threading.Lock()
         # Local servers want some key and look at none.
-        self._client = openai.OpenAI(
-            base_url=base_url, api_key=self._secret or "none", max_retries=retries, timeout=timeout_s
-        )
+        self._client = openai.OpenAI(base_url=base_url, api_key=self._secret or "none", max_retries=0)
 
     @property
     def key(self) -> str:
@@ -178,14 +184,14 @@ class ServerEngine:
         if conversation.continues_assistant and (fault := self._cannot_continue(conversation)):
             return failed(fault)
         try:
-            reply: Any = self._client.chat.completions.create(
-                **self._request(conversation, sampling, CONTINUE if conversation.continues_assistant else {})
+            reply = self._create(
+                self._request(conversation, sampling, CONTINUE if conversation.continues_assistant else {})
             )
         except openai.APIStatusError as error:
-            return failed(f"the server answered {error.status_code}: {error.message}")
+            return failed(f"the server answered {error.status_code}: {error.message}{_notes(error)}")
         # A body that is no JSON, or no text at all, is a ValueError.
         except (openai.OpenAIError, ValueError) as error:
-            why = f"no reply from {self.base_url}: {type(error).__name__}: {error}"
+            why = f"no reply from {self.base_url}: {type(error).__name__}: {error}{_notes(error)}"
             if type(error.__cause__).__name__ == "ConnectError":
                 call.unreachable = why
             return failed(why)
@@ -194,6 +200,30 @@ class ServerEngine:
             return self._read(reply, sampling, given, failed, began)
         except (AttributeError, TypeError, ValueError) as error:
             return failed(f"the server's reply cannot be read ({error}): {reply!s}")
+
+    def _create(self, request: dict[str, Any]) -> Any:
+        """A reply; faults that may pass are tried again.
+
+        Raises:
+            openai.OpenAIError: of the last try.
+        """
+        import openai
+
+        ends = time.monotonic() + self.deadline_s
+        tried = 0
+        while True:
+            tried += 1
+            left = max(ends - time.monotonic(), 0.001)
+            try:
+                return self._client.chat.completions.create(**request, timeout=min(self.timeout_s, left))
+            except (openai.APIConnectionError, openai.APIStatusError) as error:
+                pause_s = _pause_s(error, tried)
+                if pause_s is None or tried > self.retries:
+                    raise
+                if time.monotonic() + pause_s > ends:
+                    error.add_note(f"given up after {tried} tries: the deadline is {self.deadline_s:g} s")
+                    raise
+                time.sleep(pause_s)
 
     def _cannot_continue(self, conversation: Conversation) -> str:
         if any(isinstance(part, Audio) for part in conversation.turns[-1].parts[-1:]):
@@ -266,9 +296,7 @@ class ServerEngine:
         begun = Conversation().user("Count to five.").assistant("one, two,")
         try:
             counts = [
-                self._client.chat.completions.create(
-                    **self._request(begun, Sampling(max_new_tokens=1), body)
-                ).usage.prompt_tokens
+                self._create(self._request(begun, Sampling(max_new_tokens=1), body)).usage.prompt_tokens
                 for body in (CONTINUE, {})
             ]
         except (openai.BadRequestError, openai.NotFoundError, openai.UnprocessableEntityError, AttributeError):
@@ -290,6 +318,35 @@ ERROR_CHARACTERS = 500
 """Of an error's text: some servers send back what they were sent, audio and all."""
 CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
 """What vLLM, SGLang and others understand; where it is ignored or refused, the probe notices."""
+
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0
+"""Between two tries; each pause is twice as long as the last."""
+MAY_PASS = (408, 409, 429)
+"""And all from 500 on."""
+
+
+def _pause_s(error: Any, tried: int) -> float | None:
+    """Seconds until the next try: what the server says, else twice as long each time; None where it is hopeless."""
+    response: Any = getattr(error, "response", None)
+    if response is not None:
+        if response.status_code not in MAY_PASS and response.status_code < 500:
+            return None
+        told: str = response.headers.get("retry-after", "")
+        try:
+            return max(0.0, float(told))
+        except ValueError:
+            pass
+        try:
+            return max(0.0, parsedate_to_datetime(told).timestamp() - time.time())
+        except ValueError:
+            pass
+    # Not all at once again.
+    return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (tried - 1)) * random.uniform(0.75, 1.0)
+
+
+def _notes(error: BaseException) -> str:
+    return "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
 
 
 def _clips(conversation: Conversation) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ call, within a bound in bytes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,14 +21,16 @@ from earnest.conversation import Audio
 from earnest.engines.audio_cache import AudioCache, AudioKey
 from earnest.engines.families.family import Family, Prompt
 from earnest.engines.kv_cache import holds_prefixes
-from earnest.engines.prefill import Prefilled, prefill
+from earnest.engines.prefill import Prefilled, joined, prefill
 from earnest.engines.prefixes import Layers, Prefix, PrefixTree, Symbols
 from earnest.errors import ModelError
 
 ENCODE_SECONDS = 600.0
 """Audio that is encoded at once, padding included, in seconds."""
 MOST_PADDING = 0.1
-"""Of a batch, as a share of what it holds: beyond that a shorter row begins another batch."""
+"""Of a batch whose prompts are run, as a share of what it holds: beyond that a shorter row begins another one."""
+MOST_LOGITS = 2**26
+"""Numbers that the LM head gives back at once: rows times wanted tokens times vocabulary."""
 CLIP_SYMBOLS = 2**24
 """Symbols that a clip may take: soft tokens of one clip, at most."""
 
@@ -73,13 +76,16 @@ class Request:
 
 Answer = Callable[[list[Request], Prefilled], None]
 """What is done with a batch whose prompts have been run."""
+Refuse = Callable[[Request, ModelError], None]
+"""What is done with a request for which the memory does not suffice."""
 
 
 class SharedPrefill:
     """Runs prompts in batches of similar length.
 
-    Memory is bounded three times. A batch holds at most `token_budget` rows times columns, and at least one row; where
-    the memory does not suffice for it, `token_budget` is halved and the batch is run again in halves. Prefixes that
+    Memory is bounded three times. A batch holds at most `token_budget` rows times columns and asks for at most
+    `MOST_LOGITS` logits, and holds at least one row; where the memory does not suffice for it, `token_budget` is halved
+    and the batch is run again in halves; where it does not suffice for one row, that request is refused. Prefixes that
     requests under way wait for hold at most `token_budget` tokens beyond one request's. What is kept beyond a call
     holds at most `prefix_cache_bytes` (keys and values) and `audio_cache_bytes` (soft tokens); the least recently used
     leave first.
@@ -107,6 +113,7 @@ class SharedPrefill:
         self.tokens_run = self.columns_run = 0
         self._shares = holds_prefixes(family.language_model.config)
         self._clips: dict[AudioKey, int] = {}
+        self._vocabulary = int(family.language_model.get_output_embeddings().weight.shape[0])
 
     def clear(self) -> None:
         """Forgets all that depends on the weights."""
@@ -114,16 +121,15 @@ class SharedPrefill:
         self.audio_cache.clear()
         self._clips.clear()
 
-    def run(self, requests: Sequence[Request], answer: Answer) -> None:
-        """Runs all prompts and hands each batch over, once for every request, in any order."""
+    def run(self, requests: Sequence[Request], answer: Answer, refuse: Refuse) -> None:
+        """Runs all prompts; each request is handed over once, in a batch that was run or as refused, in any order."""
         try:
             for request in requests:
                 request.symbols = self.symbols(request.prompt)
                 shared = max(0, len(request.symbols) - request.keep) if self._shares else 0
                 request.planned = self.tree.plan(request.symbols[:shared])
             for chunk in self._chunks(requests):
-                self._run_shared(chunk)
-                self._run_requests(chunk, answer)
+                self._run_requests(self._run_shared(chunk, refuse), answer, refuse)
         finally:
             for request in requests:
                 self._release(request)
@@ -181,26 +187,43 @@ class SharedPrefill:
 
     # Running
 
-    def _run_shared(self, requests: Sequence[Request]) -> None:
-        """Computes all stretches that several requests wait for, those nearest to the beginning first."""
+    def _run_shared(self, requests: Sequence[Request], refuse: Refuse) -> list[Request]:
+        """Computes all stretches that several requests wait for, those nearest to the beginning first.
+
+        Returns:
+            The requests that are not refused.
+        """
+        left = list(requests)
+
+        def too_long(row: _Stretch, error: ModelError) -> None:
+            for request in list(left):
+                if row.node in _shared(request):
+                    left.remove(request)
+                    refuse(request, error)
+
         while True:
             level: dict[Prefix, Request] = {}
-            for request in requests:
+            for request in left:
                 node = next((node for node in _shared(request) if node.layers is None), None)
                 if node is not None:
                     level.setdefault(node, request)
             if not level:
-                return
+                return left
             for batch in self._batches([_Stretch.of(node, request) for node, request in level.items()]):
-                self._within_memory(batch, self._fill)
+                self._within_memory(batch, self._fill, too_long)
 
     def _fill(self, batch: list[_Stretch]) -> None:
         begun = self._prefill(batch, 1)
         for place, row in enumerate(batch):
             self.tree.fill(row.node, begun.new_layers(place))
 
-    def _run_requests(self, requests: Sequence[Request], answer: Answer) -> None:
-        """Runs what each request has of its own; equal prompts of a batch are run once."""
+    def _run_requests(self, requests: Sequence[Request], answer: Answer, refuse: Refuse) -> None:
+        """Runs what each request has of its own; equal prompts of a batch are run once.
+
+        Requests that will be replied to are a batch whatever their lengths: their prompts are run in parts of similar
+        length, which are then joined, since padding costs little where one token is run at a time.
+        """
+        joins = self._shares and all(request.new_tokens for request in requests)
 
         def run(batch: list[_Row]) -> None:
             distinct: dict[bytes, int] = {}
@@ -212,58 +235,68 @@ class SharedPrefill:
                     rows.append(row)
                 places.append(place)
                 row.request.behind = row.prefix
-            begun = self._prefill(rows, max(row.request.keep for row in batch))
+            parts = self._batches(rows) if joins else [rows]
+            keep = max(row.keep for row in batch)
+            begun = joined(self.family.language_model, [self._prefill(part, keep) for part in parts])
             answer([row.request for row in batch], begun.repeated(places))
             for row in batch:
                 self._release(row.request)
             self.tree.evict()
 
-        rows = [_Row(request, request.known, len(request.symbols), request.columns) for request in requests]
-        for batch in self._batches(rows):
-            self._within_memory(batch, run)
+        rows = [
+            _Row(request, request.known, len(request.symbols), request.columns, request.keep) for request in requests
+        ]
+        for batch in self._batches(rows, math.inf if joins else MOST_PADDING):
+            self._within_memory(batch, run, lambda row, error: refuse(row.request, error))
 
-    def _batches(self, rows: Sequence[RowT]) -> Iterator[list[RowT]]:
+    def _batches(self, rows: Sequence[RowT], most_padding: float = MOST_PADDING) -> Iterator[list[RowT]]:
         """Rows of similar length together, the longest first, equal ones side by side, within all bounds."""
         batch: list[RowT] = []
-        filled = 0
+        filled = wanted = 0
         for row in sorted(rows, key=lambda row: (-row.columns, row.request.symbols.tobytes(), row.request.place)):
             # The first is the longest.
             columns = (len(batch) + 1) * batch[0].columns if batch else 0
+            logits = (len(batch) + 1) * max(wanted, row.keep) * self._vocabulary if batch else 0
             if (
                 len(batch) == self.batch_size
                 or columns > self.token_budget
-                or columns > (1 + MOST_PADDING) * (filled + row.columns)
+                or columns > (1 + most_padding) * (filled + row.columns)
+                or logits > MOST_LOGITS
             ):
                 yield batch
-                batch, filled = [], 0
+                batch, filled, wanted = [], 0, 0
             batch.append(row)
             filled += row.columns
+            wanted = max(wanted, row.keep)
         if batch:
             yield batch
 
-    def _within_memory(self, batch: list[RowT], run: Callable[[list[RowT]], None]) -> None:
-        """Runs a batch; in halves, and smaller ones from now on, where the memory does not suffice.
-
-        Raises:
-            ModelError: it does not suffice for one row.
-        """
+    def _within_memory(
+        self, batch: list[RowT], run: Callable[[list[RowT]], None], refuse: Callable[[RowT, ModelError], None]
+    ) -> None:
+        """Runs a batch; in halves, and smaller ones from now on, where the memory does not suffice."""
         try:
             run(batch)
             return
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
                 raise
-            if len(batch) == 1:
-                raise ModelError(
-                    f"the memory does not suffice for a prompt of {batch[0].end} tokens: crop the audio, ask for "
-                    "fewer new tokens, or load the model with a smaller dtype"
-                ) from error
+        # Not within the handler, where the error's frames would hold what is to be given back.
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+        if len(batch) == 1:
+            refuse(
+                batch[0],
+                ModelError(
+                    f"the memory does not suffice for a prompt of {batch[0].end} tokens: crop the audio, ask for "
+                    "fewer new tokens, or load the model with a smaller dtype"
+                ),
+            )
+            return
         self.token_budget = max(1, min(self.token_budget, len(batch) * batch[0].columns) // 2)
         half = len(batch) // 2
-        self._within_memory(batch[:half], run)
-        self._within_memory(batch[half:], run)
+        self._within_memory(batch[:half], run, refuse)
+        self._within_memory(batch[half:], run, refuse)
 
     def _prefill(self, rows: Sequence[_Row], keep: int) -> Prefilled:
         segments = [row.request.prompt.token_ids[row.prefix.end : row.end] for row in rows]
@@ -325,12 +358,13 @@ class SharedPrefill:
 
 @dataclass(eq=False)
 class _Row:
-    """A row of a batch: a request's tokens from the end of a known prefix up to `end`."""
+    """A row of a batch: a request's tokens from the end of a known prefix up to `end`, and how many logits it wants."""
 
     request: Request
     prefix: Prefix
     end: int
     columns: int
+    keep: int
 
 
 @dataclass(eq=False)
@@ -343,7 +377,7 @@ class _Stretch(_Row):
     def of(cls, node: Prefix, request: Request) -> _Stretch:
         """A prefix and one of the requests that wait for it."""
         assert node.parent is not None, "the root is never planned"
-        return cls(request, node.parent, node.end, node.end, node)
+        return cls(request, node.parent, node.end, node.end, 1, node)
 
 
 RowT = TypeVar("RowT", bound=_Row)

@@ -16,6 +16,7 @@ class AudioFlamingo3Family(HearingFamily):
     placeholder = "<sound>"
     audio_mark = "<sound>"
     seconds_per_token = 0.04
+    window_mask = "input_features_mask"
 
     def longest_s(self) -> float | None:
         """The processor's limit: 600 s."""

@@ -123,6 +123,11 @@ class Family(ABC):
         return frozenset(int(end) for end in ends if end is not None)
 
     @property
+    def repetition_penalty(self) -> float:
+        """Of the checkpoint's generation config: `generate` applies it to greedy decoding too."""
+        return float(getattr(self.model.generation_config, "repetition_penalty", None) or 1.0)
+
+    @property
     def pad_token_id(self) -> int:
         """What stands left of a short prompt: the tokenizer's, or any token where it has none, since it is masked."""
         found = self.tokenizer.pad_token_id

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from jinja2 import TemplateError
 from torch import Tensor
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from earnest.conversation import Audio, Conversation, Text
 from earnest.engines.families.family import Family
+from earnest.engines.families.windows import cut_features, window
 from earnest.errors import AudioError, ConversationError, ModelError
 
-KEPT_FEATURES = 256
-"""Clips whose features wait for being encoded; those of older ones are computed again."""
+FEATURE_BYTES = 256 * 2**20
+"""Bound of the features that wait for being encoded; those of older clips are computed again."""
 KEPT_LAYOUTS = 4096
 """Clips whose tokens are kept."""
 
@@ -58,12 +61,14 @@ class HearingFamily(Family):
     """An audio-text model of transformers with its processor.
 
     Subclasses say what differs. `audio_mark` is how a clip stands in a rendered text, with `placeholder` in it.
+    `window_mask` names the mask of an ear that pads clips to a window and does not hear the padding.
     """
 
     auto_class: ClassVar[str] = "AutoModelForMultimodalLM"
     placeholder: ClassVar[str]
     audio_mark: ClassVar[str]
     seconds_per_token: ClassVar[float]
+    window_mask: ClassVar[str | None] = None
 
     def __init__(self, model: Any, processor: Any) -> None:
         self.model = model
@@ -76,6 +81,7 @@ class HearingFamily(Family):
         self.context_tokens = getattr(self.language_model.config, "max_position_embeddings", None)
         self._ids: OrderedDict[str, list[int]] = OrderedDict()
         self._features: OrderedDict[str, Mapping[str, Any]] = OrderedDict()
+        self._feature_bytes = 0
 
     @classmethod
     def load_model(cls, folder: Path, dtype: torch.dtype | str) -> Any:
@@ -129,7 +135,9 @@ class HearingFamily(Family):
             raise ModelError(f"{type(self).__name__} has one token rate: leave out fine=True to hear a segment again")
         key = audio.clip.key
         if key not in self._ids:
-            _keep(self._ids, key, self._hear(audio)["input_ids"][0].tolist(), KEPT_LAYOUTS)
+            self._ids[key] = self._hear(audio)["input_ids"][0].tolist()
+            if len(self._ids) > KEPT_LAYOUTS:
+                self._ids.popitem(last=False)
         return self._ids[key]
 
     def heard_s(self, audio: Audio) -> float:
@@ -169,12 +177,23 @@ class HearingFamily(Family):
                 features = self.features(audio.clip.resampled(self.sample_rate_hz).samples)
             except (ValueError, IndexError) as error:
                 raise AudioError(f"the processor takes no clip {audio.clip.source or key}: {error}") from error
-            _keep(self._features, key, features, KEPT_FEATURES)
+            self._features[key] = cut_features(features, self.window_mask) if self.window_mask else features
+            self._feature_bytes += _bytes(self._features[key])
+            while self._feature_bytes > FEATURE_BYTES and len(self._features) > 1:
+                self._forget(next(iter(self._features)))
         return self._features[key]
 
+    def _forget(self, key: str) -> None:
+        self._feature_bytes -= _bytes(self._features.pop(key))
+
     def _encode(self, audio: Audio) -> Tensor:
-        inputs = self._hear(audio)
-        del self._features[audio.clip.key]
+        inputs = dict(self._hear(audio))
+        self._forget(audio.clip.key)
+        if inputs["input_ids"].shape[1] == 1:
+            # Qwen2-Audio takes a prompt of one token for a step of decoding, and does not look at its audio.
+            for name, token in (("input_ids", self.pad_token_id), ("attention_mask", 1)):
+                if name in inputs:
+                    inputs[name] = F.pad(inputs[name], (0, 1), value=token)
         given: list[Tensor] = []
 
         def stop(_module: Any, _args: Any, inputs: dict[str, Any]) -> None:
@@ -182,14 +201,16 @@ class HearingFamily(Family):
             raise _Reached
 
         handle = self.language_model.decoder.register_forward_pre_hook(stop, with_kwargs=True)
+        cut = window(self.model.model.audio_tower, inputs[self.window_mask].shape[-1]) if self.window_mask else None
         try:
-            # Some towers take only features of the type of their weights.
-            self.model(
-                **{
-                    name: value.to(self.model.device, self.model.dtype if value.is_floating_point() else None)
-                    for name, value in inputs.items()
-                }
-            )
+            with cut or nullcontext():
+                # Some towers take only features of the type of their weights.
+                self.model(
+                    **{
+                        name: value.to(self.model.device, self.model.dtype if value.is_floating_point() else None)
+                        for name, value in inputs.items()
+                    }
+                )
         except _Reached:
             pass
         finally:
@@ -197,8 +218,5 @@ class HearingFamily(Family):
         return given[0][0][(inputs["input_ids"][0] == self.audio_token_id).to(given[0].device)]
 
 
-def _keep(kept: OrderedDict[str, Any], key: str, value: Any, most: int) -> None:
-    """Adds to a bounded memory; the oldest goes."""
-    kept[key] = value
-    if len(kept) > most:
-        kept.popitem(last=False)
+def _bytes(inputs: Mapping[str, Any]) -> int:
+    return sum(value.numel() * value.element_size() for value in inputs.values())

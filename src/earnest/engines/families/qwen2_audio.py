@@ -14,6 +14,7 @@ class Qwen2AudioFamily(HearingFamily):
     placeholder = "<|AUDIO|>"
     audio_mark = "<|audio_bos|><|AUDIO|><|audio_eos|>"
     seconds_per_token = 0.04
+    window_mask = "feature_attention_mask"
 
     def longest_s(self) -> float | None:
         """The feature extractor's window."""
