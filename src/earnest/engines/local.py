@@ -35,7 +35,7 @@ class LocalEngine:
         name: what the user called it.
         key: content key of the weights as loaded; None: hashed from memory when first asked for.
         batch_size: most rows of a batch.
-        token_budget: most rows times columns (prompt and longest reply) of a batch.
+        token_budget: most rows times columns (prompt and longest reply) of a batch; None: 16,384 on a CPU, else 49,152.
         prefix_cache_bytes: bound of the keys and values that are kept beyond a call; 0 for none.
         audio_cache_bytes: bound of the soft tokens that are kept.
     """
@@ -47,7 +47,7 @@ class LocalEngine:
         name: str,
         key: str | None = None,
         batch_size: int = 64,
-        token_budget: int = 49_152,
+        token_budget: int | None = None,
         prefix_cache_bytes: int = 512 * 2**20,
         audio_cache_bytes: int = 256 * 2**20,
     ) -> None:
@@ -58,7 +58,7 @@ class LocalEngine:
         self.shared = SharedPrefill(
             family,
             batch_size=batch_size,
-            token_budget=token_budget,
+            token_budget=token_budget or (16_384 if family.model.device.type == "cpu" else 49_152),
             prefix_cache_bytes=prefix_cache_bytes,
             audio_cache_bytes=audio_cache_bytes,
         )

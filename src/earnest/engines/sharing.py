@@ -29,6 +29,8 @@ ENCODE_SECONDS = 600.0
 """Audio that is encoded at once, padding included, in seconds."""
 MOST_PADDING = 0.1
 """Of a batch whose prompts are run, as a share of what it holds: beyond that a shorter row begins another one."""
+FILLS_A_CPU = 2**33
+"""Weights times tokens of a batch of prompts beyond which more rows make a CPU no faster, and only add padding."""
 MOST_LOGITS = 2**26
 """Numbers that the LM head gives back at once: rows times wanted tokens times vocabulary."""
 CLIP_SYMBOLS = 2**24
@@ -113,6 +115,9 @@ class SharedPrefill:
         self.tokens_run = self.columns_run = 0
         self._shares = holds_prefixes(family.language_model.config)
         self._clips: dict[AudioKey, int] = {}
+        # A GPU takes all that the memory holds.
+        weights = sum(p.numel() for p in family.model.parameters())
+        self._enough = FILLS_A_CPU / weights if family.model.device.type == "cpu" else math.inf
         self._vocabulary = int(family.language_model.get_output_embeddings().weight.shape[0])
 
     def clear(self) -> None:
@@ -261,6 +266,7 @@ class SharedPrefill:
                 len(batch) == self.batch_size
                 or columns > self.token_budget
                 or columns > (1 + most_padding) * (filled + row.columns)
+                or (filled >= self._enough and most_padding < math.inf)
                 or logits > MOST_LOGITS
             ):
                 yield batch
