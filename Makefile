@@ -49,6 +49,7 @@ pocket: $(INSTALLED)
 	$(BIN)/earnest train recipes/pocket/base.toml
 
 bench: $(INSTALLED)
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev,bench]"
 	$(BIN)/python bench/results.py --measure $(if $(ALL),--all) $(if $(ONLY),--only $(ONLY))
 
 results: $(INSTALLED)

@@ -110,7 +110,7 @@ def joined_cache(config: PretrainedConfig, caches: Sequence[DynamicCache], width
         width: columns.
     """
     joined = growing_cache(config)
-    rows = [cast(Tensor, cache.layers[0].keys).shape[0] for cache in caches]
+    rows = [len(cast(Any, cache.layers[0]).keys) for cache in caches]
     for number, layer in enumerate(joined.layers):
         stores: list[Tensor] = []
         for name in ("keys", "values"):

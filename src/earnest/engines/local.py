@@ -35,7 +35,7 @@ class LocalEngine:
         name: what the user called it.
         key: content key of the weights as loaded; None: hashed from memory when first asked for.
         batch_size: most rows of a batch.
-        token_budget: most rows times columns (prompt and longest reply) of a batch; None: 16,384 on a CPU, else 49,152.
+        token_budget: most rows times columns (prompt and longest reply) of a batch; None: 24,576 on a CPU, else 49,152.
         prefix_cache_bytes: bound of the keys and values that are kept beyond a call; 0 for none.
         audio_cache_bytes: bound of the soft tokens that are kept.
     """
@@ -58,7 +58,7 @@ class LocalEngine:
         self.shared = SharedPrefill(
             family,
             batch_size=batch_size,
-            token_budget=token_budget or (16_384 if family.model.device.type == "cpu" else 49_152),
+            token_budget=token_budget or (24_576 if family.model.device.type == "cpu" else 49_152),
             prefix_cache_bytes=prefix_cache_bytes,
             audio_cache_bytes=audio_cache_bytes,
         )

@@ -30,7 +30,7 @@ ENCODE_SECONDS = 600.0
 MOST_PADDING = 0.1
 """Of a batch whose prompts are run, as a share of what it holds: beyond that a shorter row begins another one."""
 FILLS_A_CPU = 2**33
-"""Weights times tokens of a batch of prompts beyond which more rows make a CPU no faster, and only add padding."""
+"""Weights times tokens of a batch of whole prompts: beyond that more rows make a CPU no faster, and add padding."""
 MOST_LOGITS = 2**26
 """Numbers that the LM head gives back at once: rows times wanted tokens times vocabulary."""
 CLIP_SYMBOLS = 2**24
@@ -266,7 +266,7 @@ class SharedPrefill:
                 len(batch) == self.batch_size
                 or columns > self.token_budget
                 or columns > (1 + most_padding) * (filled + row.columns)
-                or (filled >= self._enough and most_padding < math.inf)
+                or (filled >= self._enough and most_padding < math.inf and not row.prefix.end)
                 or logits > MOST_LOGITS
             ):
                 yield batch
