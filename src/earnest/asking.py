@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from earnest.completion import Completion, Heard, Sampling
 from earnest.engines import Engine
 from earnest.errors import EarnestError
 from earnest.example import Example
-from earnest.grading import Outcome, answer_span, grade
+from earnest.grading import Outcome, answer_probability, grade
 
 ANSWERED = "answered"
 
@@ -98,22 +97,8 @@ def _read(completion: Completion, example: Example) -> Reply:
         outcome=ANSWERED if answered else graded.outcome.value,
         answer=graded.answer,
         reasoning=graded.reasoning,
-        confidence=_confidence(completion) if answered else None,
+        confidence=answer_probability(completion) if answered else None,
         heard=completion.heard,
         text=completion.text,
         detail=completion.error or ("" if answered else graded.detail),
     )
-
-
-def _confidence(completion: Completion) -> float | None:
-    """Mean probability that the model gave to the tokens of the graded answer when it wrote them."""
-    span = answer_span(completion.text)
-    if span is None or completion.logprobs is None or not completion.token_ends:
-        return None
-    starts = (0, *completion.token_ends[:-1])
-    chosen = [
-        math.exp(logprob)
-        for start, end, logprob in zip(starts, completion.token_ends, completion.logprobs, strict=True)
-        if max(start, span[0]) < min(end, span[1])
-    ]
-    return sum(chosen) / len(chosen)

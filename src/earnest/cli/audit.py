@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
 from earnest.cli.console import command_line, console, progress
 from earnest.cli.options import Adapter, BaseUrl, Device, Dtype, MaxConnections, Model, Threads
+from earnest.finding import Metric, Table
 
 
 def audit(
@@ -17,6 +18,10 @@ def audit(
         Path | None,
         typer.Option(help="JSONL, JSON or CSV with audio, question, answer. Default: the diagnostic world."),
     ] = None,
+    concern: Annotated[
+        Literal["answers", "reliability"],
+        typer.Option(help="answers: is it right? reliability: does it know what it does not know, and who helps?"),
+    ] = "answers",
     split: Annotated[str, typer.Option(help="Of the world: train, validation or test.")] = "test",
     limit: Annotated[
         int | None,
@@ -57,8 +62,12 @@ def audit(
     examples = read_data(data, limit) if data else None
     name = f"{data.stem}-n{len(examples)}" if data and examples is not None else world.name
     name += "-question-only" * question_only
+    if concern == "reliability":
+        if question_only:
+            raise typer.BadParameter("--question-only goes with --concern answers: the methods need the audio")
+        name += "-reliability"
 
-    from earnest.accuracy import audit as run_audit
+    from earnest.accuracy import audit as audit_answers
     from earnest.completion import Sampling, content_key
     from earnest.engines import load, model_key
     from earnest.engines.server import served_model
@@ -83,21 +92,25 @@ def audit(
         base_url=base_url,
         max_connections=max_connections,
     )
+    options: dict[str, Any] = {
+        "sampling": sampling,
+        # A server's connections stay busy, and a clip's requests together.
+        "batch_size": max(batch_size, 4 * max_connections) if served_model(model, base_url) else batch_size,
+        "seed": seed,
+        "source": source_of(data) if data else world.source,
+        "command": command_line(),
+        "retry_failed": retry_on_error,
+    }
     with progress("asking") as report:
-        finding = run_audit(
-            engine,
-            examples,
-            run,
-            sampling=sampling,
-            # A server's connections stay busy, and a clip's requests together.
-            batch_size=max(batch_size, 4 * max_connections) if served_model(model, base_url) else batch_size,
-            question_only=question_only,
-            seed=seed,
-            source=source_of(data) if data else world.source,
-            command=command_line(),
-            retry_failed=retry_on_error,
-            progress=report,
-        )
+        if concern == "reliability":
+            from earnest.reliability.audit import audit as audit_reliability
+            from earnest.reliability.audit import untouched_alone
+
+            finding = audit_reliability(engine, examples, run, progress=report, **options)
+            _print_table(finding.tables[0])
+            finding = untouched_alone(finding)
+        else:
+            finding = audit_answers(engine, examples, run, question_only=question_only, progress=report, **options)
 
     console.print(finding.notes[0], markup=False)
     shown = [name for name in finding.metrics if name.startswith(("accuracy", "gain_over_question_only"))]
@@ -132,3 +145,21 @@ def audit(
         raise typer.Exit(1)
     if fail_under is not None and finding.metrics["accuracy"].value < fail_under:
         raise typer.Exit(1)
+
+
+def _print_table(table: Table) -> None:
+    """A finding's table in the terminal, each row on one line however long."""
+    rows = [table.columns, *([_cell(cell) for cell in row] for row in table.rows)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    console.print(table.title, markup=False)
+    for row in rows:
+        line = "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _cell(cell: str | int | float | Metric | None) -> str:
+    if cell is None:
+        return ""
+    if isinstance(cell, Metric):
+        return str(cell).split(", n =")[0]
+    return f"{cell:.1f}" if isinstance(cell, float) else str(cell)

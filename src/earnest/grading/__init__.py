@@ -1,6 +1,7 @@
 """One way to judge a reply: typed outcomes, tags, abstention, refusal, option match, official rules."""
 
 from earnest.grading.abstention import abstains
+from earnest.grading.confidence import answer_probability
 from earnest.grading.grade import Grade, grade
 from earnest.grading.mmau import mmau_match, mmsu_letter
 from earnest.grading.options import OptionMatch, match_option
@@ -17,6 +18,7 @@ __all__ = [
     "Record",
     "Reply",
     "abstains",
+    "answer_probability",
     "answer_span",
     "count",
     "grade",

@@ -1,0 +1,148 @@
+"""Training-free methods (arXiv 2505.19294, section 4.1): a few lines over an engine each, whatever the engine.
+
+    untouched    the question as it is
+    forced       an answer is demanded: the baseline for models that abstain by themselves
+    idk_prompt   "I don't know" is allowed
+    mcot         step by step, with examples and the IDK option
+    task_agent   classify the audio, let the matching tool listen, answer from the audio and what the tool said
+
+The words are files in `prompts/`; their ids stand in the results. A changed text gets a new id.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+
+from earnest.completion import Completion, Stop
+from earnest.conversation import Audio, Conversation
+from earnest.errors import RecipeError
+from earnest.example import Example
+from earnest.grading import parse_reply
+
+Ask = Callable[[Sequence[Conversation]], list[Completion]]
+"""One completion for each conversation, in order."""
+MODALITIES = ("speech", "music", "sound")
+"""As the Task Agent tells them apart; what it cannot read counts as sound."""
+HEARD_CHARACTERS = 600
+"""Of a tool's text: a model that repeats itself would fill the context."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The words of a method.
+
+    Attributes:
+        id: of this version.
+        texts: name to text; `answer` is the last line of the question.
+    """
+
+    id: str
+    texts: dict[str, str]
+
+    @staticmethod
+    def load(name: str) -> Prompt:
+        """Reads one of the prompts that come with earnest.
+
+        Raises:
+            RecipeError: there is none of this name.
+        """
+        folder = files("earnest.reliability") / "prompts"
+        file = folder / f"{name}.toml"
+        if not file.is_file():
+            known = ", ".join(sorted(path.name.removesuffix(".toml") for path in folder.iterdir()))
+            raise RecipeError(f"no prompt {name!r}: known are {known}")
+        row = tomllib.loads(file.read_text("utf-8"))
+        texts = {key: str(value).strip() for key, value in row.items() if key not in ("id", "about")}
+        return Prompt(str(row["id"]), texts)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to ask.
+
+    Attributes:
+        name: in tables and claims.
+        prompt: its words; None for the question as it is.
+        answer: examples to one completion each.
+    """
+
+    name: str
+    prompt: Prompt | None
+    answer: Callable[[Sequence[Example], Ask], list[Completion]]
+
+    @property
+    def shown(self) -> str:
+        """Its name with the id of its words."""
+        return f"{self.name} ({self.prompt.id})" if self.prompt else self.name
+
+
+def untouched() -> Method:
+    """The question as it is."""
+    return Method("untouched", None, lambda examples, ask: ask([example.conversation() for example in examples]))
+
+
+def instructed(name: str, prompt: Prompt) -> Method:
+    """A last line is added to the question."""
+
+    def answer(examples: Sequence[Example], ask: Ask) -> list[Completion]:
+        return ask([example.conversation(prompt.texts["answer"]) for example in examples])
+
+    return Method(name, prompt, answer)
+
+
+def task_agent(prompt: Prompt) -> Method:
+    """Three calls of the same model; where one of the first two fails, that is the item's failure."""
+
+    def answer(examples: Sequence[Example], ask: Ask) -> list[Completion]:
+        kinds = ask([_about(example, prompt.texts["classify"]) for example in examples])
+        tools = ask(
+            [
+                _about(example, prompt.texts[modality_of(kind.text)])
+                for example, kind in zip(examples, kinds, strict=True)
+            ]
+        )
+        failed = {
+            place: step
+            for place, steps in enumerate(zip(kinds, tools, strict=True))
+            for step in steps
+            if step.stop is Stop.FAILED
+        }
+        left = [place for place in range(len(examples)) if place not in failed]
+        answered = ask(
+            [
+                examples[place].conversation(
+                    prompt.texts["answer"].replace("{heard}", parse_reply(tools[place].text).rest[:HEARD_CHARACTERS])
+                )
+                for place in left
+            ]
+        )
+        return [
+            found for _, found in sorted([*failed.items(), *zip(left, answered, strict=True)], key=lambda row: row[0])
+        ]
+
+    return Method("task_agent", prompt, answer)
+
+
+def methods() -> tuple[Method, ...]:
+    """All of them, with the words that come with earnest."""
+    return (
+        untouched(),
+        instructed("forced", Prompt.load("forced-1")),
+        instructed("idk_prompt", Prompt.load("idk-1")),
+        instructed("mcot", Prompt.load("mcot-1")),
+        task_agent(Prompt.load("task-agent-1")),
+    )
+
+
+def modality_of(text: str) -> str:
+    """Which modality a reply to the classifying question names first; sound if none."""
+    said = text.lower()
+    found = [(said.find(name), name) for name in MODALITIES if name in said]
+    return min(found)[1] if found else "sound"
+
+
+def _about(example: Example, text: str) -> Conversation:
+    return Conversation().user(*(Audio(clip) for clip in example.clips), f"\n\n{text}")
