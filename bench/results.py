@@ -38,6 +38,7 @@ _PAGE_TEXT = """\
 
 Every number that the project claims, with its interval and the command that alone recomputes it. Rates are in
 per cent of all items: nothing that failed, was refused or could not be read has left the denominator.
+Intervals are of 95 %; those of ratios between times are the least and the greatest of n repetitions.
 This page is written by `make results` from the files in `bench/results/`.
 
 <!-- results -->
@@ -52,7 +53,8 @@ class Claim:
     Attributes:
         claim: dotted name, also the name of the file.
         value: a rate is a fraction of 1.
-        low: lower end of the 95 % interval; None for a single reading, as of a clock.
+        low: lower end of the 95 % interval, or the least of n repetitions of a ratio between times; None for a single
+            reading.
         high: upper end.
         n: number of items or readings.
         unit: fraction, points, s, min, x, ...
@@ -153,7 +155,7 @@ def page(claims: list[Claim]) -> str:
     if not claims:
         return "Nothing is measured yet."
     lines = [
-        "| claim | value [95 %] | n | goal | split, seed | model | seconds |",
+        "| claim | value [interval] | n | goal | split, seed | model | seconds |",
         "|---|---|---|---|---|---|---|",
     ]
     for claim in claims:

@@ -8,6 +8,8 @@ is measured is the client. Every repetition runs both, one after the other.
 from __future__ import annotations
 
 import argparse
+import base64
+import json
 import multiprocessing
 import statistics
 import sys
@@ -34,8 +36,8 @@ CHOICES = ("dog", "cat", "bell", "horn")
 LATENCY_S = 0.02
 
 
-def serve(pipe: Any) -> None:
-    """A server that answers every request alike, after a fixed time."""
+def serve(pipe: Any, audio: Any) -> None:
+    """A server that answers every request alike, after a fixed time, and counts the bytes of audio that it gets."""
     from tests.stub_server import reply
 
     said = reply("<answer> dog</answer>", 250)
@@ -44,7 +46,10 @@ def serve(pipe: Any) -> None:
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            data = [part["input_audio"]["data"] for part in body["messages"][-1]["content"] if "input_audio" in part]
+            with audio.get_lock():
+                audio.value += sum(len(base64.b64decode(text)) for text in data)
             time.sleep(LATENCY_S)
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
@@ -109,7 +114,9 @@ def theirs(url: str, asked: list[Example], clips: Path, folder: Path) -> None:
     config = GenerateConfig(max_tokens=TOKENS, max_connections=CONNECTIONS, temperature=0.0)
     model = get_model("openai-api/local/m", base_url=url, api_key="none", config=config, memoize=False)
     task = Task(dataset=samples, solver=generate(), scorer=includes())
-    [log] = evaluate(task, model=model, log_dir=str(folder), display="none", max_samples=2 * CONNECTIONS)
+    [log] = evaluate(
+        task, model=model, log_dir=str(folder), display="none", max_samples=2 * CONNECTIONS, log_realtime=False
+    )
     assert log.status == "success", log.error
     assert log.results is not None
     assert log.results.scores[0].metrics["accuracy"].value == 1.0
@@ -121,8 +128,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--dry", action="store_true", help="print, write no claim")
     options = parser.parse_args()
-    here, there = multiprocessing.get_context("spawn").Pipe()
-    server = multiprocessing.get_context("spawn").Process(target=serve, args=(there,), daemon=True)
+    spawn = multiprocessing.get_context("spawn")
+    here, there = spawn.Pipe()
+    audio = spawn.Value("q", 0)
+    server = spawn.Process(target=serve, args=(there, audio), daemon=True)
     server.start()
     url = f"http://127.0.0.1:{here.recv()}/v1"
     spent: dict[str, list[float]] = {"earnest": [], "inspect_ai": []}
@@ -134,12 +143,15 @@ def main() -> None:
         theirs(url, asked[:5], folder, folder / "first-log")
         for number in range(options.repeats):
             for way in list(spent)[:: -1 if number % 2 else 1]:
+                audio.value = 0
                 began = time.perf_counter()
                 if way == "earnest":
                     ours(url, asked, folder / f"run-{number}")
                 else:
                     theirs(url, asked, folder, folder / f"log-{number}")
                 spent[way].append(time.perf_counter() - began)
+                # 10 s of 16 bits at 16 kHz each, and headers.
+                assert audio.value > options.items * 320_000, f"{way} sent {audio.value} bytes of audio"
     server.terminate()
     each = [b / a for a, b in zip(spent["earnest"], spent["inspect_ai"], strict=True)]
     rates = ", ".join(f"{way} {options.items / statistics.median(times):.0f}" for way, times in spent.items())
@@ -157,7 +169,8 @@ def main() -> None:
         machine(),
         None,
         ">= 1.5",
-        f"audits of {options.items} questions a second: {rates} requests a second, {CONNECTIONS} at a time",
+        f"audits of {options.items} questions: {rates} requests a second, {CONNECTIONS} at a time; files read, replies "
+        "graded and logged, and each tool's start of a run included",
     )
     print(claim.claim, claim.text, claim.note)
     if not options.dry:

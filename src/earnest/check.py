@@ -10,7 +10,8 @@ every later comparison of two runs.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -138,6 +139,19 @@ class _Checked:
         shared: Any = getattr(self.engine, "shared", None)
         if shared is not None:
             shared.clear()
+
+    @contextmanager
+    def together(self) -> Generator[None]:
+        """Batches as large as the memory allows, where the engine would split them because a CPU gains nothing."""
+        shared: Any = getattr(self.engine, "shared", None)
+        if shared is None:
+            yield
+            return
+        enough, shared.enough = shared.enough, math.inf
+        try:
+            yield
+        finally:
+            shared.enough = enough
 
     def about(self, clip: Clip) -> Completion:
         """The reply about one clip."""
@@ -308,7 +322,8 @@ def _batch(checked: _Checked) -> Row:
     checked.forget()
     # Each beside a longer one: batches hold what is of similar length, and one of a kind would travel alone.
     longer = [Clip(np.resize(clip.samples, round(1.15 * clip.samples.size)), RATE_HZ) for clip in checked.clips]
-    both = checked.ask([asked(clip) for clip in (*reversed(checked.clips), *longer)])
+    with checked.together():
+        both = checked.ask([asked(clip) for clip in (*reversed(checked.clips), *longer)])
     return _compare(checked, both[: len(checked.clips)][::-1])
 
 

@@ -221,7 +221,7 @@ def _openai_part(part: Part) -> dict[str, Any]:
     return {"type": "input_audio", "input_audio": {"data": _wav_base64(part.clip), "format": "wav"}}
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=4)
 def _wav_base64(clip: Clip) -> str:
     """The requests about a clip go out one after the other: it is written once for all of them."""
     return base64.b64encode(clip.wav_bytes()).decode()

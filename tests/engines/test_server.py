@@ -239,5 +239,9 @@ def test_where_nobody_answers_the_rest_fails_at_once(monkeypatch: pytest.MonkeyP
     assert all(c.stop == Stop.FAILED and "no reply from http://127.0.0.1:9" in c.error for c in done)
     assert 2 <= len(tried) <= 4
     before = len(tried)
+    begun = nobody.generate([Conversation().user(f"{k}?").assistant("so") for k in range(40)])
+    assert all("could not be asked whether it continues" in c.error for c in begun)
+    assert len(tried) == before + 2, "nor is it probed for each of them"
+    before = len(tried)
     nobody.generate([Conversation().user("now?")])
     assert len(tried) == before + 2, "a later call tries again"

@@ -9,11 +9,12 @@ import torch
 from tests.tiny import tiny_fused, tone
 
 from earnest.completion import Sampling, Stop
-from earnest.conversation import Audio, Conversation
-from earnest.engines import sharing
+from earnest.conversation import Audio, Conversation, Text, Turn
+from earnest.engines import prefill, sharing
 from earnest.engines.families.family import Prompt
 from earnest.engines.load import load_local
 from earnest.engines.local import LocalEngine
+from earnest.engines.prefill import row_layers
 from earnest.errors import ModelError
 
 GREEDY = Sampling(max_new_tokens=10)
@@ -163,8 +164,46 @@ def test_a_request_for_which_the_memory_does_not_suffice_is_refused_alone(
     assert all("the memory does not suffice for a prompt of" in c.error for c in refused)
     assert [c.token_ids for c in (*done[2:6], *done[7:])] == expected
     assert not small.shared.tree.root.waiting
+    assert small.shared.token_budget == fresh(engine).shared.token_budget, "the others are batched as before"
     with pytest.raises(ModelError, match="memory does not suffice"):
         small.logprobs(long[:1], [" a bell"])
+
+
+def test_what_is_only_kept_makes_room(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = Conversation().user(Audio(tone(900, 20.0)), "and?")
+    full = fresh(engine)
+    full.generate([Conversation().user(Audio(tone(300 + k, 2.0)), "?") for k in range(4)], GREEDY)
+    kept = full.shared.tree.bytes
+    assert kept
+    forward = full.family.language_model.forward
+
+    def limited(*args: Any, **inputs: Any) -> Any:
+        # The beginning that all prompts have in common is waited for, and stays.
+        if full.shared.tree.bytes > kept / 2 and inputs["attention_mask"].shape[1] > 60:
+            raise torch.OutOfMemoryError("no more")
+        return forward(*args, **inputs)
+
+    monkeypatch.setattr(full.family.language_model, "forward", limited)
+    assert full.generate([long], GREEDY)[0].stop != Stop.FAILED
+
+
+def test_memory_that_ends_between_two_prefixes_loses_nothing(
+    engine: LocalEngine, edits: list[Conversation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = [c.turns[0] for c in edits[:1]]
+    asked = [*edits[:4], *(Conversation((*others, Turn("user", (Text(f"{k} and {j}?"),)))) for k in "ab" for j in "cd")]
+    expected = [c.token_ids for c in fresh(engine).generate(asked, GREEDY)]
+    calls: list[int] = []
+
+    def failing(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise torch.OutOfMemoryError("no more")
+        return row_layers(*arguments)
+
+    monkeypatch.setattr(prefill, "row_layers", failing)
+    assert [c.token_ids for c in fresh(engine).generate(asked, GREEDY)] == expected
+    assert len(calls) > 3
 
 
 def test_logits_of_a_batch_are_bounded(

@@ -125,13 +125,14 @@ class PrefixTree:
         """The empty prefix."""
         return self._root
 
-    def evict(self) -> None:
-        """Forgets the least recently used until the bound is kept; what is waited for stays."""
-        if self.bytes <= self.max_bytes:
+    def evict(self, max_bytes: int | None = None) -> None:
+        """Forgets the least recently used until the bound, or a smaller one, is kept; what is waited for stays."""
+        bound = self.max_bytes if max_bytes is None else max_bytes
+        if self.bytes <= bound:
             return
         held = [node for node in self._nodes() if node.layers is not None and not node.waiting]
         for node in sorted(held, key=lambda node: (node.used, -node.begin)):
-            if self.bytes <= self.max_bytes:
+            if self.bytes <= bound:
                 return
             if any(child.layers is not None for child in node.children.values()):
                 continue

@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -63,10 +63,19 @@ def served_key(base_url: str, model: str) -> str:
 
 @dataclass
 class _Call:
-    """What the requests of one call know of each other: whether anyone answered, or nobody was there."""
+    """What the requests of one call know of each other: whether anyone answered, or nobody was there.
+
+    Attributes:
+        answered: someone did.
+        unreachable: why nobody could.
+        unprobed: why the server could not be asked whether it continues a turn.
+        probing: held while it is asked.
+    """
 
     answered: bool = False
     unreachable: str = ""
+    unprobed: str = ""
+    probing: threading.Lock = field(default_factory=threading.Lock)
 
 
 class ServerEngine:
@@ -78,8 +87,8 @@ class ServerEngine:
         name: what the user called it.
         max_connections: requests at a time.
         retries: further tries of a request that failed in a way that may pass.
-        timeout_s: limit of one try.
-        deadline_s: limit of all tries of a request together, pauses included.
+        timeout_s: how long one try may go without a byte from the server.
+        deadline_s: no try begins, and none waits for a byte, beyond this time since the first.
         wants_logprobs: ask for the log-probability of each new token; some servers refuse such a request, some ignore
             it.
     """
@@ -181,7 +190,7 @@ class ServerEngine:
 
         if call.unreachable and not call.answered:
             return failed(call.unreachable)
-        if conversation.continues_assistant and (fault := self._cannot_continue(conversation)):
+        if conversation.continues_assistant and (fault := self._cannot_continue(conversation, call)):
             return failed(fault)
         try:
             reply = self._create(
@@ -225,13 +234,17 @@ class ServerEngine:
                     raise
                 time.sleep(pause_s)
 
-    def _cannot_continue(self, conversation: Conversation) -> str:
+    def _cannot_continue(self, conversation: Conversation, call: _Call) -> str:
         if any(isinstance(part, Audio) for part in conversation.turns[-1].parts[-1:]):
             return "an assistant's turn that ends in audio loses it on the way through a server: end it in text"
-        try:
-            continues = self.capabilities.continues_assistant
-        except ModelError as error:
-            return str(error)
+        with call.probing:
+            if call.unprobed:
+                return call.unprobed
+            try:
+                continues = self.capabilities.continues_assistant
+            except ModelError as error:
+                call.unprobed = str(error)
+                return call.unprobed
         if not continues:
             return f"{self.name} does not continue an assistant's turn: ask in a further user turn"
         return ""

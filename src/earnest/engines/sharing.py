@@ -102,6 +102,7 @@ class SharedPrefill:
     Attributes:
         tokens_run: prompt tokens that went through the language model so far.
         columns_run: the same with the padding of batches.
+        enough: tokens of whole prompts that fill the device: no row is added to a batch of prompts beyond that.
     """
 
     def __init__(
@@ -117,7 +118,7 @@ class SharedPrefill:
         self._clips: dict[AudioKey, int] = {}
         # A GPU takes all that the memory holds.
         weights = sum(p.numel() for p in family.model.parameters())
-        self._enough = FILLS_A_CPU / weights if family.model.device.type == "cpu" else math.inf
+        self.enough = FILLS_A_CPU / weights if family.model.device.type == "cpu" else math.inf
         self._vocabulary = int(family.language_model.get_output_embeddings().weight.shape[0])
 
     def clear(self) -> None:
@@ -201,10 +202,10 @@ class SharedPrefill:
         left = list(requests)
 
         def too_long(row: _Stretch, error: ModelError) -> None:
-            for request in list(left):
-                if row.node in _shared(request):
-                    left.remove(request)
-                    refuse(request, error)
+            for request in [request for request in left if row.node in _shared(request)]:
+                left.remove(request)
+                refuse(request, error)
+                self._release(request)
 
         while True:
             level: dict[Prefix, Request] = {}
@@ -214,13 +215,16 @@ class SharedPrefill:
                     level.setdefault(node, request)
             if not level:
                 return left
-            for batch in self._batches([_Stretch.of(node, request) for node, request in level.items()]):
+            stretches = [_Stretch.of(node, request) for node, request in level.items()]
+            for batch in self._batches(stretches, MOST_PADDING, self.enough):
                 self._within_memory(batch, self._fill, too_long)
 
     def _fill(self, batch: list[_Stretch]) -> None:
         begun = self._prefill(batch, 1)
-        for place, row in enumerate(batch):
-            self.tree.fill(row.node, begun.new_layers(place))
+        # All or none: where the memory ends in between, the batch is run again.
+        layers = [begun.new_layers(place) for place in range(len(batch))]
+        for row, own in zip(batch, layers, strict=True):
+            self.tree.fill(row.node, own)
 
     def _run_requests(self, requests: Sequence[Request], answer: Answer, refuse: Refuse) -> None:
         """Runs what each request has of its own; equal prompts of a batch are run once.
@@ -228,7 +232,8 @@ class SharedPrefill:
         Requests that will be replied to are a batch whatever their lengths: their prompts are run in parts of similar
         length, which are then joined, since padding costs little where one token is run at a time.
         """
-        joins = self._shares and all(request.new_tokens for request in requests)
+        replies = all(request.new_tokens for request in requests)
+        joins = self._shares and replies
 
         def run(batch: list[_Row]) -> None:
             distinct: dict[bytes, int] = {}
@@ -240,7 +245,7 @@ class SharedPrefill:
                     rows.append(row)
                 places.append(place)
                 row.request.behind = row.prefix
-            parts = self._batches(rows) if joins else [rows]
+            parts = self._batches(rows, MOST_PADDING, self.enough) if joins else [rows]
             keep = max(row.keep for row in batch)
             begun = joined(self.family.language_model, [self._prefill(part, keep) for part in parts])
             answer([row.request for row in batch], begun.repeated(places))
@@ -251,11 +256,24 @@ class SharedPrefill:
         rows = [
             _Row(request, request.known, len(request.symbols), request.columns, request.keep) for request in requests
         ]
-        for batch in self._batches(rows, math.inf if joins else MOST_PADDING):
-            self._within_memory(batch, run, lambda row, error: refuse(row.request, error))
 
-    def _batches(self, rows: Sequence[RowT], most_padding: float = MOST_PADDING) -> Iterator[list[RowT]]:
-        """Rows of similar length together, the longest first, equal ones side by side, within all bounds."""
+        def too_long(row: _Row, error: ModelError) -> None:
+            refuse(row.request, error)
+            self._release(row.request)
+
+        # Replies are always given in large batches.
+        enough = math.inf if replies else self.enough
+        for batch in self._batches(rows, math.inf if joins else MOST_PADDING, enough):
+            self._within_memory(batch, run, too_long)
+
+    def _batches(self, rows: Sequence[RowT], most_padding: float, enough: float) -> Iterator[list[RowT]]:
+        """Rows of similar length together, the longest first, equal ones side by side, within all bounds.
+
+        Args:
+            rows: in any order.
+            most_padding: of a batch, as a share of what it holds.
+            enough: tokens of whole prompts beyond which no row is added.
+        """
         batch: list[RowT] = []
         filled = wanted = 0
         for row in sorted(rows, key=lambda row: (-row.columns, row.request.symbols.tobytes(), row.request.place)):
@@ -266,7 +284,7 @@ class SharedPrefill:
                 len(batch) == self.batch_size
                 or columns > self.token_budget
                 or columns > (1 + most_padding) * (filled + row.columns)
-                or (filled >= self._enough and most_padding < math.inf and not row.prefix.end)
+                or (filled >= enough and not row.prefix.end)
                 or logits > MOST_LOGITS
             ):
                 yield batch
@@ -279,30 +297,49 @@ class SharedPrefill:
 
     def _within_memory(
         self, batch: list[RowT], run: Callable[[list[RowT]], None], refuse: Callable[[RowT, ModelError], None]
-    ) -> None:
-        """Runs a batch; in halves, and smaller ones from now on, where the memory does not suffice."""
+    ) -> bool:
+        """Runs a batch; in halves, and smaller ones from now on, where the memory does not suffice.
+
+        Returns:
+            Whether a row was refused.
+        """
+        if self._fits(batch, run):
+            return False
+        if len(batch) > 1:
+            before, half = self.token_budget, len(batch) // 2
+            self.token_budget = max(1, min(before, len(batch) * batch[0].columns) // 2)
+            refused = [self._within_memory(part, run, refuse) for part in (batch[:half], batch[half:])]
+            if any(refused):
+                # One that never fits says nothing of what the others may take.
+                self.token_budget = before
+            return any(refused)
+        # What is only kept for later must not decide.
+        self.tree.evict(0)
+        self.audio_cache.clear()
+        if self._fits(batch, run):
+            return False
+        refuse(
+            batch[0],
+            ModelError(
+                f"the memory does not suffice for a prompt of {batch[0].end} tokens: crop the audio, ask for "
+                "fewer new tokens, or load the model with a smaller dtype"
+            ),
+        )
+        return True
+
+    @staticmethod
+    def _fits(batch: list[RowT], run: Callable[[list[RowT]], None]) -> bool:
+        """Runs a batch, and says whether the memory sufficed."""
         try:
             run(batch)
-            return
+            return True
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
                 raise
         # Not within the handler, where the error's frames would hold what is to be given back.
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        if len(batch) == 1:
-            refuse(
-                batch[0],
-                ModelError(
-                    f"the memory does not suffice for a prompt of {batch[0].end} tokens: crop the audio, ask for "
-                    "fewer new tokens, or load the model with a smaller dtype"
-                ),
-            )
-            return
-        self.token_budget = max(1, min(self.token_budget, len(batch) * batch[0].columns) // 2)
-        half = len(batch) // 2
-        self._within_memory(batch[:half], run, refuse)
-        self._within_memory(batch[half:], run, refuse)
+        return False
 
     def _prefill(self, rows: Sequence[_Row], keep: int) -> Prefilled:
         segments = [row.request.prompt.token_ids[row.prefix.end : row.end] for row in rows]
