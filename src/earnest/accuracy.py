@@ -32,7 +32,7 @@ CONFUSION_ANSWERS = 18
 """Most frequent right answers that the confusion picture shows."""
 MAX_GROUP_VALUES = 60
 """A group with more values than this is an identifier, not a group."""
-_SLICE_BATCHES = 4
+SLICE_BATCHES = 4
 """Batches whose clips are held in memory at once."""
 _UNREAD = (Outcome.REFUSED, Outcome.MALFORMED, Outcome.UNFINISHED, Outcome.FAILED)
 
@@ -76,19 +76,15 @@ def audit(
         AudioError: a clip cannot be read any more.
         RecipeError: the run directory holds a run of something else.
     """
-    withheld = [f"{example.id}: no answer" for example in examples if example.answer is None]
-    if withheld or not examples:
-        raise ManifestError("the examples", withheld or ["there are none"])
-    run = run if isinstance(run, RunDirectory) else RunDirectory(run)
-    run.settle(resolve(engine, examples, sampling=sampling, question_only=question_only, seed=seed, source=source))
-    model = {"name": engine.name, "key": engine.key, **engine.settings}
-    run.write_environment({"model": model, **({"command": command} if command else {})})
+    require_answers(examples)
+    resolved = resolve(engine, examples, sampling=sampling, question_only=question_only, seed=seed, source=source)
+    run = begin_run(run, engine, resolved, command)
     passes = 1 + question_only
 
     def ask(asked: Sequence[Example], offset: int) -> tuple[list[Record], list[str]]:
         records: list[Record] = []
         clips: list[str] = []
-        step = batch_size * _SLICE_BATCHES
+        step = batch_size * SLICE_BATCHES
         for start in range(0, len(asked), step):
             part = asked[start : start + step]
             # Built slice by slice: a conversation holds its clips.
@@ -112,6 +108,32 @@ def audit(
     finding = summarise(records, clips, deaf, seed=seed)
     run.write_findings([finding, *findings])
     return finding
+
+
+def require_answers(examples: Sequence[Example]) -> None:
+    """Checks that there is something to grade.
+
+    Raises:
+        ManifestError: an example has no answer, or there are none.
+    """
+    withheld = [f"{example.id}: no answer" for example in examples if example.answer is None]
+    if withheld or not examples:
+        raise ManifestError("the examples", withheld or ["there are none"])
+
+
+def begin_run(
+    run: RunDirectory | Path | str, engine: Engine, resolved: Mapping[str, Any], command: str
+) -> RunDirectory:
+    """Opens a run directory and writes what it is a run of.
+
+    Raises:
+        RecipeError: it holds a run of something else.
+    """
+    run = run if isinstance(run, RunDirectory) else RunDirectory(run)
+    run.settle(resolved)
+    model = {"name": engine.name, "key": engine.key, **engine.settings}
+    run.write_environment({"model": model, **({"command": command} if command else {})})
+    return run
 
 
 def resolve(

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from earnest.fused.configuration import SAMPLE_RATE_HZ, MelConfig
 
-__all__ = ["MelConfig", "log_mel"]
+__all__ = ["MelConfig", "hz_of", "log_mel", "mel_of"]
+
+Number = TypeVar("Number", float, Tensor, NDArray[np.float64])
+
+
+def mel_of(hz: Number, log10: Callable[[Number], Number] = np.log10) -> Number:
+    """Place on the HTK mel scale of a frequency in Hz; tensors are given with `torch.log10`."""
+    return 2595.0 * log10(1.0 + hz / 700.0)
+
+
+def hz_of(mel: Number) -> Number:
+    """Inverse of `mel_of`."""
+    return cast(Number, 700.0 * (10.0 ** (mel / 2595.0) - 1.0))
 
 
 @lru_cache(maxsize=8)
@@ -23,8 +38,7 @@ def _filters(config: MelConfig) -> Tensor:
     """
     per_bin = 32
     bins = config.n_fft // 2 + 1
-    low, high = (2595.0 * np.log10(1.0 + hz / 700.0) for hz in (config.low_hz, config.high_hz))
-    edges_hz = 700.0 * (10.0 ** (np.linspace(low, high, config.n_mels + 2) / 2595.0) - 1.0)
+    edges_hz = hz_of(np.linspace(mel_of(config.low_hz), mel_of(config.high_hz), config.n_mels + 2))
     within = (np.arange(per_bin) + 0.5) / per_bin - 0.5
     grid_hz = (np.arange(bins)[:, None] + within)[:, :, None] * SAMPLE_RATE_HZ / config.n_fft  # [bins, 32, 1]
     rising = (grid_hz - edges_hz[:-2]) / (edges_hz[1:-1] - edges_hz[:-2])

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from earnest.fused.configuration import EarConfig, MelConfig
 from earnest.fused.encoders import EarEncoder
+from earnest.fused.mel import hz_of, mel_of
 from earnest.pocket.clips import Heard, hear
 from earnest.pocket.schedule import one_cycle
 from earnest.training.checkpoint import Checkpointer
@@ -134,11 +135,11 @@ def warped(mel: torch.Tensor, factors: torch.Tensor, config: MelConfig | None = 
         [B, F, M].
     """
     config = config or MelConfig()
-    low, high = (2595.0 * math.log10(1.0 + hz / 700.0) for hz in (config.low_hz, config.high_hz))
+    low, high = mel_of(config.low_hz, math.log10), mel_of(config.high_hz, math.log10)
     scale = torch.linspace(low, high, config.n_mels + 2)[1:-1]
-    source_hz = 700.0 * (10.0 ** (scale / 2595.0) - 1.0) / factors[:, None]  # [B, M]
+    source_hz = hz_of(scale) / factors[:, None]  # [B, M]
     step = (high - low) / (config.n_mels + 1)
-    place = ((2595.0 * torch.log10(1.0 + source_hz / 700.0) - low) / step - 1.0).clamp(0.0, config.n_mels - 1.0)
+    place = ((mel_of(source_hz, torch.log10) - low) / step - 1.0).clamp(0.0, config.n_mels - 1.0)
     below = place.floor().long().clamp(max=config.n_mels - 2)
     share = (place - below)[:, None]
     lower, upper = (mel.gather(2, (below + k)[:, None].expand_as(mel)) for k in (0, 1))

@@ -13,11 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from earnest.accuracy import hearing_account, resolve
+from earnest.accuracy import SLICE_BATCHES, begin_run, hearing_account, require_answers, resolve
 from earnest.completion import Completion, Sampling
 from earnest.conversation import Conversation
 from earnest.engines import Engine
-from earnest.errors import ManifestError
 from earnest.example import Example
 from earnest.finding import Curve, Finding, Metric, Table
 from earnest.grading import Outcome, Record, answer_probability, make_record
@@ -29,8 +28,6 @@ from earnest.statistics import EndState, end_state_metrics
 
 GREEDY = Sampling()
 UNTOUCHED, FORCED = "untouched", "forced"
-_SLICE_BATCHES = 4
-"""Batches whose clips are held in memory at once."""
 
 Progress = Callable[[int, int], None]
 Asked = dict[str, tuple[list[Record], list[float | None]]]
@@ -59,7 +56,7 @@ def ask_all(
     def ask(conversations: Sequence[Conversation]) -> list[Completion]:
         return run.run_batched(engine, conversations, sampling, batch_size, retry_failed=retry_failed)
 
-    step = batch_size * _SLICE_BATCHES
+    step = batch_size * SLICE_BATCHES
     for start in range(0, len(examples), step):
         # Loaded once for all methods.
         part = [example.with_clips(*example.clips) for example in examples[start : start + step]]
@@ -107,16 +104,12 @@ def audit(
         ManifestError: an example has no answer.
         RecipeError: the run directory holds a run of something else.
     """
-    withheld = [f"{example.id}: no answer" for example in examples if example.answer is None]
-    if withheld or not examples:
-        raise ManifestError("the examples", withheld or ["there are none"])
-    run = run if isinstance(run, RunDirectory) else RunDirectory(run)
+    require_answers(examples)
     wanted = {method.name: method for method in methods()[:2]} | {m.name: m for m in chosen or methods()}
     shown = {name: method.shown for name, method in wanted.items()}
     resolved = resolve(engine, examples, sampling=sampling, seed=seed, source=source)
-    run.settle({**resolved, "concern": "reliability", "methods": list(shown.values())})
-    model = {"name": engine.name, "key": engine.key, **engine.settings}
-    run.write_environment({"model": model, **({"command": command} if command else {})})
+    resolved |= {"concern": "reliability", "methods": list(shown.values())}
+    run = begin_run(run, engine, resolved, command)
     asked, clips = ask_all(
         engine,
         examples,

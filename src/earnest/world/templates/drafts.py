@@ -122,12 +122,8 @@ def unique(events: Sequence[Event]) -> list[Event]:
 
 def cites(events: Iterable[Event]) -> Reason:
     """Their citations, separated by commas."""
-    parts: list[str | Cite] = []
-    for event in events:
-        if parts:
-            parts.append(", ")
-        parts.append(Cite(event))
-    return tuple(parts)
+    every = tuple(events)
+    return told_off(every, [False] * len(every))
 
 
 def told_off(events: Iterable[Event], counts: Iterable[bool], *, with_speaker: bool = False) -> Reason:
