@@ -3,7 +3,7 @@
 #   make demo      audit the shipped model on the held-out split and print the path of the scorecard
 #   make test      all tests
 #   make check     linter, formatter, type checker
-#   make pocket    rebuild the shipped model from nothing (about an hour on two cores)
+#   make pocket    rebuild the shipped model from nothing (about an hour on two cores), then its adapters
 #   make bench     run the command of every claim that was measured on other weights and print all claims
 #                  (all of them: ALL=1; those of the engines alone: ONLY=bench)
 #   make results   write docs/results.md and the README's number from bench/results/
@@ -47,6 +47,7 @@ check: $(INSTALLED)
 
 pocket: $(INSTALLED)
 	$(BIN)/earnest train recipes/pocket/base.toml
+	$(BIN)/earnest train recipes/pocket/reliability.toml
 
 bench: $(INSTALLED)
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev,bench]"

@@ -57,7 +57,7 @@ class Claim:
             reading.
         high: upper end.
         n: number of items or readings.
-        unit: fraction, points, s, min, x, ...
+        unit: fraction, log10 (of a ratio), points, s, min, x, ...
         seed: seed of the items.
         split: split of the items.
         command: recomputes this file.
@@ -244,12 +244,12 @@ def measure(claims: list[Claim]) -> None:
 
 
 def _scale(unit: str) -> tuple[float, int]:
-    return (100.0, 1) if unit == "fraction" else (1.0, 1)
+    return (100.0, 1) if unit == "fraction" else (1.0, 2 if unit == "log10" else 1)
 
 
 def _number(value: float, unit: str) -> str:
     scale, digits = _scale(unit)
-    name = "%" if unit == "fraction" else unit
+    name = {"fraction": "%", "log10": ""}.get(unit, unit)
     return f"{value * scale:.{digits}f} {name}".strip()
 
 

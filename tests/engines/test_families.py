@@ -166,7 +166,7 @@ def test_lora_targets_leave_the_ear_alone(engine: LocalEngine) -> None:
     import re
 
     family: Any = engine.family
-    hit = [name for name, _ in family.model.named_modules() if re.fullmatch(family.lora_targets, name)]
+    hit = [name for name, _ in family.model.named_modules() if re.fullmatch(family.lora_targets(), name)]
     layers = family.language_model.config.num_hidden_layers
     assert len(hit) >= 4 * layers
     assert not [name for name in hit if "audio" in name or "visual" in name]

@@ -29,7 +29,7 @@ def adapter_of(folder: Path, to: Path, scale: float = 0.5) -> Path:
     """A LoRA adapter of the LLM with random weights."""
     family: Any = engine_of(folder).family
     torch.manual_seed(1)
-    model = get_peft_model(family.model, LoraConfig(r=4, target_modules=family.lora_targets))
+    model = get_peft_model(family.model, LoraConfig(r=4, target_modules=family.lora_targets()))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
@@ -79,7 +79,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("make", [tiny_audio_flamingo3, tiny_fused])
 def test_the_targets_of_an_architecture_leave_its_ear_alone(make: Any, tmp_path: Path) -> None:
     family: Any = engine_of(make(tmp_path / "model")).family
-    model = get_peft_model(family.model, LoraConfig(r=2, target_modules=family.lora_targets))
+    model = get_peft_model(family.model, LoraConfig(r=2, target_modules=family.lora_targets()))
     touched = [name for name, _ in model.named_parameters() if "lora_A" in name]
     assert touched
     assert all("language_model" in name for name in touched)

@@ -23,7 +23,7 @@ def pocket() -> Engine:
 
 
 def test_it_is_small_and_its_card_lies_beside_it() -> None:
-    files = list(Path(weights_path()).iterdir())
+    files = [path for path in Path(weights_path()).rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= MAX_BYTES
     assert CARD in {path.name for path in files}
 

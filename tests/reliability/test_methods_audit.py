@@ -8,11 +8,12 @@ from tests.tiny import tone
 
 from earnest.cli import main
 from earnest.conversation import Conversation
-from earnest.errors import ManifestError
+from earnest.errors import ManifestError, RecipeError
 from earnest.example import Example
 from earnest.grading import Outcome
 from earnest.reliability.audit import audit
 from earnest.reliability.gain import random_refusal
+from earnest.reliability.prompting import untouched
 from earnest.run import RunDirectory
 from earnest.statistics import EndState
 
@@ -42,7 +43,7 @@ def test_methods_are_held_against_both_baselines(tmp_path: Path) -> None:
     examples = [example(number) for number in range(120)]
     engine = FakeEngine(answers)
     run = RunDirectory(tmp_path)
-    finding = audit(engine, examples, run, batch_size=16, seed=3)
+    finding = audit(engine, examples, run, batch_size=16, seed=3, control_items=0)
     metrics = finding.metrics
     assert metrics["untouched.accuracy"].value == metrics["forced.accuracy"].value == 0.5
     assert metrics["untouched.rejection"].value == 0
@@ -68,7 +69,7 @@ def test_methods_are_held_against_both_baselines(tmp_path: Path) -> None:
     assert len(finding.records) == 5 * 120
     assert sum(r["outcome"] is Outcome.ABSTAINED for r in finding.records if r["method"] == "mcot") == 26
     asked = len(engine.asked)
-    again = audit(engine, examples, RunDirectory(tmp_path), batch_size=16, seed=3)
+    again = audit(engine, examples, RunDirectory(tmp_path), batch_size=16, seed=3, control_items=0)
     assert len(engine.asked) == asked, "nothing is computed twice"
     assert again.metrics == metrics
 
@@ -94,6 +95,31 @@ def test_the_command_prints_the_comparison(tmp_path: Path, capsys: pytest.Captur
     with pytest.raises(SystemExit) as ended:
         main([*asked, "--question-only"])
     assert ended.value.code == 2
+
+
+def test_options_that_do_not_go_together_are_refused_before_any_model_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tone(300, 0.5).save(tmp_path / "a.wav")
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("audio,question,choices,answer\na.wav,what is heard?,dog;cat,dog\n")
+    asked = ["audit", "no-such-model", "--data", str(manifest)]
+    faults = {
+        "--samples": ["--samples", "3"],
+        "give one": ["--concern", "reliability", "--adapter", "a", "--idk-adapters", "b"],
+        "holds no adapter": ["--concern", "reliability", "--idk-adapters", str(tmp_path)],
+        "no prompts called": ["--concern", "reliability", "--words", "loud"],
+    }
+    for text, options in faults.items():
+        with pytest.raises(SystemExit) as ended:
+            main([*asked, *options])
+        assert ended.value.code == 2
+        assert text in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
+def test_a_gain_needs_both_baselines(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no method called forced"):
+        audit(FakeEngine(answers), [example(1)], tmp_path, chosen=[untouched()])
 
 
 def test_items_without_answers_are_named(tmp_path: Path) -> None:

@@ -97,5 +97,5 @@ def test_modalities_are_read_from_what_was_said_first() -> None:
 
 
 def test_an_unknown_prompt_names_the_known_ones() -> None:
-    with pytest.raises(RecipeError, match="known are forced-1, idk-1, mcot-1, task-agent-1"):
+    with pytest.raises(RecipeError, match="known are forced-1, forced-pocket-1, idk-1"):
         Prompt.load("idk-9")

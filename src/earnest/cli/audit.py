@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from earnest.cli.console import command_line, console, progress
 from earnest.cli.options import Adapter, BaseUrl, Device, Dtype, MaxConnections, Model, Threads
 from earnest.finding import Metric, Table
+
+if TYPE_CHECKING:
+    from earnest.example import Example
 
 
 def audit(
@@ -43,6 +47,22 @@ def audit(
     question_only: Annotated[
         bool, typer.Option("--question-only", help="Ask again without the audio: what is owed to listening?")
     ] = False,
+    idk_adapters: Annotated[
+        Path | None,
+        typer.Option(
+            help="Reliability: adapter of IDK fine-tuning, or a folder of one a modality. Pocket has its own."
+        ),
+    ] = None,
+    words: Annotated[
+        str | None, typer.Option(help="Reliability: prompts, general or pocket. Default: as fits the model.")
+    ] = None,
+    control_items: Annotated[
+        int | None,
+        typer.Option(min=0, help="Reliability: questions asked again over silence, noise, other audio (100)."),
+    ] = None,
+    samples: Annotated[
+        int, typer.Option(min=0, help="Reliability: confidence is the agreement of so many samples; 0: probability.")
+    ] = 0,
     no_report: Annotated[bool, typer.Option("--no-report", help="Write no scorecard.html.")] = False,
     retry_on_error: Annotated[bool, typer.Option("--retry-on-error", help="Ask again what failed earlier.")] = False,
     bank: Annotated[Path | None, typer.Option(help="Your own one-shot samples for the world.")] = None,
@@ -62,10 +82,24 @@ def audit(
     examples = read_data(data, limit) if data else None
     name = f"{data.stem}-n{len(examples)}" if data and examples is not None else world.name
     name += "-question-only" * question_only
+    asking: dict[str, Any] = {}
     if concern == "reliability":
+        from earnest.reliability.audit import CONTROL_ITEMS
+        from earnest.reliability.prompting import methods
+
         if question_only:
             raise typer.BadParameter("--question-only goes with --concern answers: the methods need the audio")
         name += "-reliability"
+        if adapter and idk_adapters:
+            raise typer.BadParameter("--adapter changes the model itself, --idk-adapters are held against it: give one")
+        asking = {
+            "chosen": methods(words or ("pocket" if model == "pocket" else "general")),
+            "adapters": _idk_adapters(model, base_url, idk_adapters, examples, bare=adapter is None),
+            "control_items": CONTROL_ITEMS if control_items is None else control_items,
+            "samples": samples,
+        }
+    elif idk_adapters or words or samples or control_items is not None:
+        raise typer.BadParameter("--idk-adapters, --words, --samples and --control-items go with --concern reliability")
 
     from earnest.accuracy import audit as audit_answers
     from earnest.completion import Sampling, content_key
@@ -76,7 +110,7 @@ def audit(
 
     sampling = Sampling(max_new_tokens=max_new_tokens)
     # Other weights, or another version of the world, get a folder of their own: old runs are not in the way.
-    made_of = content_key([model_key(model, base_url, adapter), None if data else world.version])
+    made_of = content_key([model_key(model, base_url, adapter), None if data else world.version, *_made_of(asking)])
     output = output or run_folder(model, made_of, name)
     run = RunDirectory(output)
     if examples is None:
@@ -106,8 +140,10 @@ def audit(
             from earnest.reliability.audit import audit as audit_reliability
             from earnest.reliability.audit import untouched_alone
 
-            finding = audit_reliability(engine, examples, run, progress=report, **options)
-            _print_table(finding.tables[0])
+            finding = audit_reliability(engine, examples, run, progress=report, **asking, **options)
+            # The modalities' own tables are in the scorecard.
+            for table in (finding.tables[0], *(table for table in finding.tables[1:] if _is_extra(table))):
+                _print_table(table)
             finding = untouched_alone(finding)
         else:
             finding = audit_answers(engine, examples, run, question_only=question_only, progress=report, **options)
@@ -145,6 +181,57 @@ def audit(
         raise typer.Exit(1)
     if fail_under is not None and finding.metrics["accuracy"].value < fail_under:
         raise typer.Exit(1)
+
+
+def _idk_adapters(
+    model: str, base_url: str | None, folder: Path | None, examples: Sequence[Example] | None, *, bare: bool
+) -> dict[str, Path] | None:
+    """Adapters of IDK fine-tuning: those that are named, or pocket's own where they fit what is asked.
+
+    Raises:
+        ModelError: what is named cannot be used; nothing is loaded yet.
+    """
+    from earnest.engines.server import served_model
+    from earnest.errors import ModelError, needs_extra
+    from earnest.pocket import idk_adapters
+    from earnest.reliability.fine_tuned import find_adapters, require_own
+
+    if folder is not None:
+        if served_model(model, base_url):
+            raise ModelError(f"{model} is behind a server, which takes no adapter from here: leave out --idk-adapters")
+        with needs_extra("train"):
+            import peft  # pyright: ignore[reportUnusedImport]
+        found = find_adapters(folder)
+        require_own(found, examples or ())
+        return found
+    own = idk_adapters() if model == "pocket" and bare else None
+    if own is None:
+        return None
+    found = find_adapters(own)
+    try:
+        require_own(found, examples or ())
+        with needs_extra("train"):
+            import peft  # noqa: F401  # pyright: ignore[reportUnusedImport]
+    except ModelError as error:
+        console.print(f"pocket's adapters of IDK fine-tuning are left out: {error}", markup=False)
+        return None
+    return found
+
+
+def _is_extra(table: Table) -> bool:
+    """Whether a table of the reliability audit is about something else than one modality."""
+    return not table.title.startswith("Reliability:")
+
+
+def _made_of(asking: dict[str, Any]) -> list[str]:
+    """What beside the model and the data makes a reliability run another one."""
+    from earnest.engines.lora import adapter_key
+
+    if not asking:
+        return []
+    keys = [adapter_key(folder) for folder in (asking["adapters"] or {}).values()]
+    numbers = [str(asking["control_items"]), str(asking["samples"])]
+    return [*(method.shown for method in asking["chosen"]), *numbers, *keys]
 
 
 def _print_table(table: Table) -> None:

@@ -1,4 +1,4 @@
-"""`earnest make world`: clips with questions, answers and evidence."""
+"""`earnest make world`: clips with questions, answers and evidence. `earnest make idk`: what a model does not know."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from earnest.cli.console import console, progress
+from earnest.cli.options import Adapter, BaseUrl, Device, Dtype, MaxConnections, Model, Threads
 
 make = typer.Typer(help="Make data.", no_args_is_help=True)
 
@@ -32,3 +33,79 @@ def world(
     with progress("rendering") as report:
         make_world(out, n, split=split, seed=seed, bank=bank, workers=workers, progress=report)
     console.print(f"{n} clips: {out / 'manifest.jsonl'}", markup=False)
+
+
+@make.command()
+def idk(
+    model: Model,
+    data: Annotated[Path, typer.Option(help="JSONL, JSON or CSV with audio, question, answer.")],
+    samples: Annotated[int, typer.Option("--samples", "-n", "--n", help="Answers drawn per question.")] = 5,
+    k: Annotated[int, typer.Option("-k", "--k", help="Known if at least so many of them are right.")] = 5,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder; default: runs/MODEL-KEY-idk-DATA.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only so many questions, from the first.")] = None,
+    temperature: Annotated[float, typer.Option(min=0.01, help="Of the samples.")] = 1.0,
+    nothing: Annotated[float, typer.Option(help="Silent and noise-only items, as a share of the questions.")] = 0.03,
+    answer: Annotated[str, typer.Option("--idk", help="What the unknown is retargeted to.")] = "I don't know",
+    seed: Annotated[int, typer.Option(min=0, help="Of the samples and of the validation split.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions at once; also what a kill can cost.")] = 64,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest reply, in tokens.")] = 256,
+    threads: Threads = 2,
+    device: Device = None,
+    dtype: Dtype = None,
+    base_url: BaseUrl = None,
+    adapter: Adapter = None,
+    max_connections: MaxConnections = 16,
+) -> None:
+    """Draw a model's own answers and write lessons in saying "I don't know"; repeat a killed command to complete it."""
+    from earnest.cli.data import read_data, source_of
+    from earnest.reliability.known import check_numbers
+
+    check_numbers(samples, k, nothing, answer)
+    examples = read_data(data, limit)
+
+    from earnest.engines import load, model_key
+    from earnest.finding import Metric
+    from earnest.reliability.known import draw, write_data
+    from earnest.run import RunDirectory, run_folder
+
+    key = model_key(model, base_url, adapter)
+    output = output or run_folder(model, key, f"idk-{data.stem}-n{len(examples)}")
+    run = RunDirectory(output)
+    made_of = {
+        "model": model, "key": key, **source_of(data), "questions": len(examples), "samples": samples,
+        "temperature": temperature, "nothing": nothing, "seed": seed, "max_new_tokens": max_new_tokens,
+    }  # fmt: skip
+    run.settle({"makes": "idk", **made_of})
+    engine = load(
+        model,
+        batch_size=batch_size,
+        threads=threads,
+        device=device,
+        dtype=dtype,
+        adapter=adapter,
+        base_url=base_url,
+        max_connections=max_connections,
+    )
+    with progress("drawing") as report:
+        drawn = draw(
+            engine,
+            examples,
+            run,
+            samples=samples,
+            temperature=temperature,
+            nothing_share=nothing,
+            seed=seed,
+            batch_size=batch_size,
+            max_new_tokens=max_new_tokens,
+            progress=report,
+        )
+    card = write_data(drawn, output, k, idk=answer, seed=seed, made_of=made_of)
+    for number, known in card["known_by_k"].items():
+        console.print(f"at least {number} of {samples} right: {known} of {len(examples)} questions", markup=False)
+    console.print(f"retargeted at K = {k}: {Metric.from_json(card['idk_share'])}", markup=False)
+    if left_out := card["left_out"]:
+        name, why = next(iter(left_out.items()))
+        console.print(f"{len(left_out)} left out, such as {name}: {why}", markup=False)
+    console.print(f"lessons: {output / 'train.jsonl'} and validation.jsonl", markup=False)

@@ -7,6 +7,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from earnest.conversation import Conversation
 from earnest.engines.decoding import Job, StopFinder, decode
 from earnest.engines.engine import Capabilities, each_sampling
 from earnest.engines.families.family import Family, Prompt
+from earnest.engines.lora import adapter_key, dialled
 from earnest.engines.prefill import Prefilled
 from earnest.engines.sharing import Answer, Request, SharedPrefill
 from earnest.engines.weights import Stamp, adapter_state, state_key, weights_stamp
@@ -87,6 +89,24 @@ class LocalEngine:
             model = self.family.model
             self._keys[self._stamp] = content_key([state_key(model), adapter_state(model)])
         return self._keys[self._stamp]
+
+    @contextmanager
+    def wearing(self, adapter: Path | str, strength: float = 1.0) -> Generator[None]:
+        """Within it the model wears an adapter that peft saved; afterwards it is bit for bit what it was.
+
+        Args:
+            adapter: its folder.
+            strength: the dial: a multiplier of what was trained.
+
+        Raises:
+            ModelError: the adapter does not fit, or the model wears one already.
+        """
+        folder = Path(adapter)
+        made_of = [self.key, adapter_key(folder), *([strength] if strength != 1 else [])]
+        with dialled(self.family.model, folder, strength):
+            self._notice_change()
+            self._keys[self._stamp] = content_key(made_of)
+            yield
 
     def generate(
         self, conversations: Sequence[Conversation], sampling: Sampling | Sequence[Sampling] = GREEDY

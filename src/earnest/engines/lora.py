@@ -1,12 +1,15 @@
-"""Adapters that peft saved (LoRA and the like), put on a model as it is loaded."""
+"""Adapters that peft saved (LoRA and the like): put on a model, as it is loaded or for a while."""
 
 from __future__ import annotations
 
+import math
 import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from earnest.engines.weights import folder_key
+from earnest.engines.weights import adapter_state, folder_key
 from earnest.errors import ModelError, needs_extra
 
 CONFIG = "adapter_config.json"
@@ -23,23 +26,94 @@ def adapter_key(folder: Path) -> str:
     return folder_key(folder)
 
 
-def put_on(model: Any, folder: Path) -> None:
+def put_on(model: Any, folder: Path) -> Any:
     """Puts an adapter into a model, in place; its base weights stay as they are.
 
+    Returns:
+        peft's wrapper, whose `unload` takes it off.
+
     Raises:
-        ModelError: peft is missing, the folder is no adapter, or it was trained on another architecture.
+        ModelError: peft is missing, the folder is no adapter, or it was trained on another architecture; the model
+            is then as it was.
     """
     adapter_key(folder)
     with needs_extra("train"):
-        from peft import PeftModel, get_peft_model_state_dict, load_peft_weights
+        from peft import PeftConfig, PeftModel, get_peft_model_state_dict, load_peft_weights
+
+    def unfit(why: object) -> ModelError:
+        return ModelError(f"the adapter {folder} does not fit this model: {why}")
+
     with warnings.catch_warnings():
         # What does not fit is an error below.
         warnings.simplefilter("ignore", UserWarning)
+        config: Any = PeftConfig.from_pretrained(str(folder))
+        config.inference_mode = True
         try:
-            worn: Any = PeftModel.from_pretrained(model, folder)
+            worn: Any = PeftModel(model, config)
+        except ValueError as error:
+            raise unfit(error) from error
+        try:
+            worn.load_adapter(str(folder), "default")
+            # Without a look at the hub for the base model's embeddings.
+            held = set(get_peft_model_state_dict(worn, save_embedding_layers=False))
+            saved = set(load_peft_weights(str(folder), device="cpu"))
         except (ValueError, RuntimeError) as error:
-            raise ModelError(f"the adapter {folder} does not fit this model: {error}") from error
-        held, saved = set(get_peft_model_state_dict(worn)), set(load_peft_weights(str(folder), device="cpu"))
+            worn.unload()
+            raise unfit(error) from error
     if held != saved:
+        worn.unload()
         odd = sorted(held ^ saved)
-        raise ModelError(f"the adapter {folder} does not fit this model: {len(odd)} weights differ, such as {odd[0]}")
+        raise unfit(f"{len(odd)} weights differ, such as {odd[0]}")
+    return worn
+
+
+@contextmanager
+def dialled(model: Any, folder: Path, strength: float = 1.0) -> Generator[None]:
+    """The adapter dial: within it a model wears an adapter, `strength` times as strong as it was trained.
+
+    Afterwards the model is bit for bit what it was.
+
+    Raises:
+        ModelError: as `put_on`; the strength is no number; or the model wears an adapter already.
+    """
+    if not math.isfinite(strength):
+        raise ModelError(f"the strength of an adapter is {strength}: give a number, 1 for what was trained")
+    require_bare(model)
+    with flags_restored(model):
+        worn = put_on(model, folder)
+        try:
+            from peft.tuners.lora import LoraLayer
+
+            layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+            if strength != 1 and not layers:
+                raise ModelError(f"{folder} is no LoRA: give a strength of 1, only those can be dialled")
+            for layer in layers:
+                layer.scale_layer(strength)
+            worn.eval()
+            yield
+        finally:
+            worn.unload()
+
+
+def require_bare(model: Any) -> None:
+    """Checks that a model wears no adapter.
+
+    Raises:
+        ModelError: it does.
+    """
+    if adapter_state(model):
+        raise ModelError("the model wears an adapter already: load it without one to put on or to train another")
+
+
+@contextmanager
+def flags_restored(model: Any) -> Generator[None]:
+    """Afterwards every parameter is trained, and every module in training mode, as before: peft changes both."""
+    trained = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    training = {name: module.training for name, module in model.named_modules()}
+    try:
+        yield
+    finally:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(trained[name])
+        for name, module in model.named_modules():
+            module.training = training[name]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from earnest.errors import ModelError
@@ -20,3 +21,29 @@ def weights_path() -> Path:
     if not (folder / "config.json").exists():
         raise ModelError(f"{folder} holds no weights; `make pocket` trains and ships them (about an hour)")
     return folder
+
+
+def idk_folder() -> Path:
+    """Where the shipped adapters of IDK fine-tuning lie, if they are there."""
+    return weights_path() / "idk"
+
+
+def idk_adapters(k: str = "chosen") -> Path | None:
+    """The folder of the shipped adapters of IDK fine-tuning, one for each modality; None if none are shipped.
+
+    Args:
+        k: "chosen" on validation, or "k5", the paper's.
+
+    Raises:
+        ModelError: they were trained on other weights.
+    """
+    card = idk_folder() / "idk.json"
+    if not card.is_file():
+        return None
+    from earnest.engines.weights import folder_key
+
+    if json.loads(card.read_text("utf-8"))["key"] != folder_key(weights_path()):
+        raise ModelError(
+            f"the adapters in {idk_folder()} are for other weights: earnest train recipes/pocket/reliability.toml"
+        )
+    return idk_folder() / k

@@ -67,5 +67,6 @@ def ship(
     (fresh / CARD).write_text(json.dumps(card, indent=1) + "\n")
     shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)
+    # Adapters that lay beside the old weights went with them: they are trained on what is shipped.
     log(f"{size / 2**20:.1f} MiB in {target}, trained in {sum(seconds.values()) / 60:.1f} min")
     return target

@@ -1,6 +1,6 @@
 """The reliability audit: every method against the untouched model and against a forced answer, on the same items.
 
-    audit(earnest.load("pocket"), examples, "runs/mine")
+    audit(earnest.load("pocket"), examples, "runs/mine", adapters=find_adapters(folder))
 
 Two baselines, since a model that abstains by itself already stands above the line of a random refusal
 (arXiv 2505.19294, sections 3 and 4).
@@ -9,66 +9,36 @@ Two baselines, since a model that abstains by itself already stands above the li
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from earnest.accuracy import SLICE_BATCHES, begin_run, hearing_account, require_answers, resolve
+from earnest.accuracy import SLICE_BATCHES, begin_run, require_answers, resolve
 from earnest.completion import Completion, Sampling
 from earnest.conversation import Conversation
 from earnest.engines import Engine
+from earnest.engines.engine import require
+from earnest.engines.lora import adapter_key
+from earnest.errors import ModelError, RecipeError
 from earnest.example import Example
-from earnest.finding import Curve, Finding, Metric, Table
-from earnest.grading import Outcome, Record, answer_probability, make_record
-from earnest.reliability.gain import gain_metrics, random_refusal
-from earnest.reliability.prompting import Method, methods
-from earnest.reliability.selective import risk_coverage, selective_metrics
+from earnest.finding import Curve, Finding
+from earnest.grading import Outcome, answer_probability, grade, make_record
+from earnest.reliability.choice import dial_curves
+from earnest.reliability.controls import conditions, control_findings, spread
+from earnest.reliability.fine_tuned import ALL, FINE_TUNED, own_adapter, require_own
+from earnest.reliability.prompting import Method, methods, wearing
+from earnest.reliability.selective import agreement
+from earnest.reliability.summary import FORCED, UNTOUCHED, Asked, summarise
 from earnest.run import RunDirectory
-from earnest.statistics import EndState, end_state_metrics
 
 GREEDY = Sampling()
-UNTOUCHED, FORCED = "untouched", "forced"
+CONTROLLED = (UNTOUCHED, "idk_prompt")
+"""Methods that the controls ask, beside the fine-tuned model."""
+CONTROL_ITEMS = 100
 
 Progress = Callable[[int, int], None]
-Asked = dict[str, tuple[list[Record], list[float | None]]]
-"""Method to its records and how sure each answer was."""
-
-
-def ask_all(
-    engine: Engine,
-    examples: Sequence[Example],
-    run: RunDirectory,
-    chosen: Sequence[Method],
-    *,
-    sampling: Sampling = GREEDY,
-    batch_size: int = 64,
-    retry_failed: bool = False,
-    progress: Progress | None = None,
-) -> tuple[Asked, list[str]]:
-    """Asks every question by every method; what the run directory holds is not computed again.
-
-    Returns:
-        What was said, and the key of each example's clip.
-    """
-    asked: Asked = {method.name: ([], []) for method in chosen}
-    clips: list[str] = []
-
-    def ask(conversations: Sequence[Conversation]) -> list[Completion]:
-        return run.run_batched(engine, conversations, sampling, batch_size, retry_failed=retry_failed)
-
-    step = batch_size * SLICE_BATCHES
-    for start in range(0, len(examples), step):
-        # Loaded once for all methods.
-        part = [example.with_clips(*example.clips) for example in examples[start : start + step]]
-        clips += ["+".join(clip.key for clip in example.clips) for example in part]
-        for number, method in enumerate(chosen):
-            records, sure = asked[method.name]
-            for example, completion in zip(part, method.answer(part, ask), strict=True):
-                records.append(make_record(example, completion))
-                sure.append(answer_probability(completion))
-            if progress:
-                progress(start * len(chosen) + (number + 1) * len(part), len(examples) * len(chosen))
-    return asked, clips
+AskBy = Callable[[Method, Sequence[Example], Sampling], list[Completion]]
 
 
 def audit(
@@ -77,6 +47,9 @@ def audit(
     run: RunDirectory | Path | str,
     *,
     chosen: Sequence[Method] | None = None,
+    adapters: Mapping[str, Path] | None = None,
+    control_items: int = CONTROL_ITEMS,
+    samples: int = 0,
     sampling: Sampling = GREEDY,
     batch_size: int = 64,
     seed: int = 0,
@@ -91,94 +64,166 @@ def audit(
         engine: who is asked.
         examples: the questions, with answers.
         run: where completions, records and metrics go; completions that are there are not computed again.
-        chosen: methods; all that need no training if None. The two baselines are always asked.
+        chosen: methods, the two baselines first; all that need no training if None.
+        adapters: of IDK fine-tuning, by the modality that each was trained on (`fine_tuned.find_adapters`): with
+            several, each is asked about everything, and `idk_sft` is each item's own.
+        control_items: how many questions, of every modality alike, are asked again over silence, noise and other audio.
+        samples: confidence is how many of so many samples (temperature 1) agree with the reply, as for a black box; 0:
+            it is the answer's own probability, where the engine gives it.
         sampling: how replies are drawn.
         batch_size: questions at once.
-        seed: of the bootstrap.
+        seed: of the bootstrap, of the noise and of the samples.
         source: where the examples come from, for `resolved.toml`.
         command: what was typed, for `environment.json`.
         retry_failed: whether to ask again what failed earlier.
-        progress: called with (questions asked, questions in all).
+        progress: called with (requests answered, requests in all), a method's request for one item counted as one.
 
     Raises:
         ManifestError: an example has no answer.
-        RecipeError: the run directory holds a run of something else.
+        ModelError: an adapter is none, a modality has none, or the engine cannot wear it.
+        RecipeError: a baseline is missing, or the run directory holds a run of something else.
     """
     require_answers(examples)
-    wanted = {method.name: method for method in methods()[:2]} | {m.name: m for m in chosen or methods()}
-    shown = {name: method.shown for name, method in wanted.items()}
+    if missing := {UNTOUCHED, FORCED} - {method.name for method in chosen or methods()}:
+        raise RecipeError(f"no method called {', '.join(sorted(missing))}: every gain is held against both baselines")
+    if adapters:
+        require(engine, "an adapter", "trainable")
+        require_own(adapters, examples)
+        for path in adapters.values():
+            # What does not fit is said before anything is asked.
+            with _worn(engine, path):
+                pass
+    chosen = [
+        *(chosen or methods()),
+        *(wearing(f"{FINE_TUNED}/{name}", path) for name, path in (adapters or {}).items()),
+    ]
     resolved = resolve(engine, examples, sampling=sampling, seed=seed, source=source)
-    resolved |= {"concern": "reliability", "methods": list(shown.values())}
+    resolved |= {
+        "concern": "reliability",
+        "methods": [method.shown for method in chosen],
+        "adapters": {name: adapter_key(path) for name, path in (adapters or {}).items()},
+        "control_items": control_items,
+        "samples": samples,
+    }
     run = begin_run(run, engine, resolved, command)
-    asked, clips = ask_all(
-        engine,
-        examples,
-        run,
-        list(wanted.values()),
-        sampling=sampling,
-        batch_size=batch_size,
-        retry_failed=retry_failed,
-        progress=progress,
-    )
+    repeated = spread(examples, control_items, seed)
+    controlled = [method for method in chosen if method.name in CONTROLLED or method.adapter]
+    of_own = len({FINE_TUNED if method.adapter else method.name for method in controlled})
+    total = len(examples) * len(chosen) * (1 + samples) + len(repeated) * len(conditions()) * of_own
+    done = 0
+
+    def ask(method: Method, asked: Sequence[Example], how: Sampling) -> list[Completion]:
+        def answer(conversations: Sequence[Conversation]) -> list[Completion]:
+            return run.run_batched(engine, conversations, how, batch_size, retry_failed=retry_failed)
+
+        nonlocal done
+        with _worn(engine, method.adapter):
+            found = method.answer(asked, answer)
+        done += len(asked)
+        if progress:
+            progress(done, total)
+        return found
+
+    step = batch_size * SLICE_BATCHES
+    drawn = [replace(sampling, temperature=1.0, seed=seed + number) for number in range(samples)]
+    asked, clips = ask_all(ask, examples, chosen, step, sampling, drawn)
+    if adapters:
+        asked[FINE_TUNED] = _own(asked, adapters)
+    shown = {method.name: method.shown for method in chosen}
     finding = summarise(asked, clips, shown, seed=seed)
+    finding = replace(finding, curves=(*finding.curves, *_dials(adapters or {})))
+    if repeated:
+        outcomes = ask_controls(ask, repeated, controlled, adapters or {}, step, sampling, seed)
+        before = {record.id: record.outcome for record in asked[UNTOUCHED][0]}
+        metrics, table, curves = control_findings(outcomes, before)
+        finding = replace(
+            finding,
+            metrics=finding.metrics | metrics,
+            tables=(*finding.tables, table),
+            curves=(*finding.curves, *curves),
+        )
     run.write_findings([finding])
     return finding
 
 
-def summarise(asked: Asked, clips: Sequence[str], shown: dict[str, str] | None = None, *, seed: int = 0) -> Finding:
-    """The finding "reliability" of what was said.
+def ask_all(
+    ask: AskBy,
+    examples: Sequence[Example],
+    chosen: Sequence[Method],
+    step: int,
+    sampling: Sampling = GREEDY,
+    samples: Sequence[Sampling] = (),
+) -> tuple[Asked, list[str]]:
+    """Asks every question by every method.
 
     Args:
-        asked: with both baselines.
-        clips: the key of its clip for each item; questions about one clip are not independent.
-        shown: names of the methods with the ids of their words.
-        seed: of the bootstrap.
+        ask: who answers, and notes it.
+        examples: the questions.
+        chosen: the methods.
+        step: questions whose clips are in memory at once.
+        sampling: how replies are drawn.
+        samples: how those are drawn whose agreement is the confidence; none: it is the answer's probability.
+
+    Returns:
+        What was said, and the key of each example's clip.
     """
-    shown = shown or {}
-    metrics: dict[str, Metric] = {}
-    tables: list[Table] = []
-    for group, members in _groups(asked[UNTOUCHED][0]).items():
-        rows: list[tuple[str | int | float | Metric | None, ...]] = []
-        own_clips = [clips[place] for place in members]
-        clusters = own_clips if len(set(own_clips)) < len(own_clips) else None
-        of = {name: [records[place].outcome for place in members] for name, (records, _) in asked.items()}
-        for name, outcomes in of.items():
-            state = end_state_metrics(outcomes, seed=seed, clusters=clusters)
-            gains = gain_metrics(of[UNTOUCHED], outcomes, seed=seed, clusters=clusters)
-            over = gain_metrics(of[FORCED], outcomes, seed=seed, clusters=clusters)["over_random_refusal"]
-            suffix = "" if group == TOTAL else f".{group}"
-            metrics |= {f"{name}.{key}{suffix}": metric for key, metric in (state | gains).items()}
-            metrics[f"{name}.over_random_refusal_of_forced{suffix}"] = over
-            line = random_refusal(EndState.of(of[FORCED]).accuracy, EndState.of(outcomes).rejection)
-            rows.append(
-                (
-                    shown.get(name, name),
-                    state["accuracy"],
-                    state["truthfulness"],
-                    state["rejection"],
-                    state["reliability"],
-                    100 * line,
-                    over,
-                    *(None if name == UNTOUCHED else gains[key] for key in _GAINS),
-                )
-            )
-        tables.append(Table(f"Reliability: {group}, n = {len(members)}", _COLUMNS, tuple(rows), _NOTE))
-    curves: list[Curve] = []
-    for name, (records, sure) in asked.items():
-        right = [record.outcome is Outcome.CORRECT for record in records]
-        answered = [
-            confidence if record.outcome in (Outcome.CORRECT, Outcome.WRONG) else None
-            for record, confidence in zip(records, sure, strict=True)
-        ]
-        if any(confidence is not None for confidence in answered):
-            clusters = clips if len(set(clips)) < len(clips) else None
-            found = selective_metrics(answered, right, seed=seed, clusters=clusters)
-            metrics |= {f"{name}.{key}": metric for key, metric in found.items()}
-            curves.append(risk_coverage(answered, right, name))
-    metrics["accuracy"] = metrics[f"{UNTOUCHED}.accuracy"]
-    records = tuple({"method": name, **record.to_json()} for name, (rows, _) in asked.items() for record in rows)
-    notes = (hearing_account(asked[UNTOUCHED][0]), "The headline is the untouched model's accuracy.")
-    return Finding("reliability", metrics, tuple(tables), tuple(curves), records, notes)
+    asked: Asked = {method.name: ([], []) for method in chosen}
+    clips: list[str] = []
+    for start in range(0, len(examples), step):
+        # Loaded once for all methods.
+        part = [example.with_clips(*example.clips) for example in examples[start : start + step]]
+        clips += ["+".join(clip.key for clip in example.clips) for example in part]
+        for method in chosen:
+            records, sure = asked[method.name]
+            said = ask(method, part, sampling)
+            others = [ask(method, part, how) for how in samples]
+            for place, (example, completion) in enumerate(zip(part, said, strict=True)):
+                record = make_record(example, completion)
+                records.append(record)
+                if others:
+                    answers = [grade(each[place].text, each[place].stop, example).answer for each in others]
+                    sure.append(agreement(answers, record.answer))
+                else:
+                    sure.append(answer_probability(completion))
+    return asked, clips
+
+
+def ask_controls(
+    ask: AskBy,
+    examples: Sequence[Example],
+    chosen: Sequence[Method],
+    adapters: Mapping[str, Path],
+    step: int,
+    sampling: Sampling = GREEDY,
+    seed: int = 0,
+) -> dict[str, dict[str, dict[str, Outcome]]]:
+    """Asks over silence, noise and other audio: method, to condition, to outcome by the example's id.
+
+    Args:
+        ask: who answers, and notes it.
+        examples: the questions.
+        chosen: the methods; those with an adapter are one, and each is asked about its own items.
+        adapters: see `audit`.
+        step: questions whose clips are in memory at once.
+        sampling: how replies are drawn.
+        seed: of the noise.
+    """
+    names = {method.name: FINE_TUNED if method.adapter else method.name for method in chosen}
+    found: dict[str, dict[str, dict[str, Outcome]]] = {name: {} for name in names.values()}
+    for start in range(0, len(examples), step):
+        part = [example.with_clips(*example.clips) for example in examples[start : start + step]]
+        for condition, edited in conditions(seed).items():
+            changed = edited(part)
+            for method in chosen:
+                own = [
+                    example
+                    for example in changed
+                    if not method.adapter or method.name == f"{FINE_TUNED}/{own_adapter(adapters, example.groups)}"
+                ]
+                outcomes = found[names[method.name]].setdefault(condition, {})
+                for example, completion in zip(own, ask(method, own, sampling) if own else [], strict=True):
+                    outcomes[example.id] = grade(completion.text, completion.stop, example).outcome
+    return found
 
 
 def untouched_alone(finding: Finding) -> Finding:
@@ -186,23 +231,27 @@ def untouched_alone(finding: Finding) -> Finding:
     return replace(finding, records=tuple(row for row in finding.records if row["method"] == UNTOUCHED))
 
 
-TOTAL = "all"
-_GAINS = ("conservativeness", "humbleness", "rgi_total", "rgi_group")
-_COLUMNS = (
-    "method", "accuracy", "truthfulness", "rejection", "reliability", "random refusal in %", "above it",
-    "right lost", "wrong removed", "RGI (of all)", "RGI (of each group)",
-)  # fmt: skip
-_NOTE = (
-    "Random refusal: the reliability of whoever refuses as many questions at random and else answers as if forced. "
-    "Right lost and wrong removed are shares of all items against the untouched model; RGI is the log10 of their "
-    "ratio, above 0 where the method is worth it."
-)
+def _worn(engine: Engine, adapter: Path | None) -> Any:
+    """The context in which a method asks."""
+    if adapter is None:
+        return nullcontext()
+    from earnest.engines.local import LocalEngine
+
+    if not isinstance(engine, LocalEngine):
+        raise ModelError(f"{engine.name} does not run in this process: it cannot wear {adapter}")
+    return engine.wearing(adapter)
 
 
-def _groups(records: Sequence[Record]) -> dict[str, list[int]]:
-    """All items, then those of each modality."""
-    found: dict[str, list[int]] = {TOTAL: list(range(len(records)))}
-    for place, record in enumerate(records):
-        if "modality" in record.groups:
-            found.setdefault(record.groups["modality"], []).append(place)
-    return found
+def _dials(adapters: Mapping[str, Path]) -> list[Curve]:
+    """Sweeps of K and of the dial, where a recipe chose these adapters and left its card beside them."""
+    folders = {path.parent for name, path in adapters.items() if name != ALL}
+    return [curve for folder in folders for curve in dial_curves(folder)]
+
+
+def _own(asked: Asked, adapters: Mapping[str, Path]) -> tuple[list[Any], list[float | None]]:
+    """Each item as the adapter of its own modality answered it."""
+    every = [asked[f"{FINE_TUNED}/{own_adapter(adapters, record.groups)}"] for record in asked[UNTOUCHED][0]]
+    return (
+        [records[place] for place, (records, _) in enumerate(every)],
+        [sure[place] for place, (_, sure) in enumerate(every)],
+    )

@@ -15,6 +15,7 @@ import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 
 from earnest.completion import Completion, Stop
 from earnest.conversation import Audio, Conversation
@@ -67,11 +68,13 @@ class Method:
         name: in tables and claims.
         prompt: its words; None for the question as it is.
         answer: examples to one completion each.
+        adapter: folder of an adapter that the model wears meanwhile; None for none.
     """
 
     name: str
     prompt: Prompt | None
     answer: Callable[[Sequence[Example], Ask], list[Completion]]
+    adapter: Path | None = None
 
     @property
     def shown(self) -> str:
@@ -81,7 +84,12 @@ class Method:
 
 def untouched() -> Method:
     """The question as it is."""
-    return Method("untouched", None, lambda examples, ask: ask([example.conversation() for example in examples]))
+    return Method("untouched", None, _as_it_is)
+
+
+def wearing(name: str, adapter: Path) -> Method:
+    """The question as it is, to the model with an adapter on."""
+    return Method(name, None, _as_it_is, adapter)
 
 
 def instructed(name: str, prompt: Prompt) -> Method:
@@ -126,14 +134,31 @@ def task_agent(prompt: Prompt) -> Method:
     return Method("task_agent", prompt, answer)
 
 
-def methods() -> tuple[Method, ...]:
-    """All of them, with the words that come with earnest."""
+WORDS: dict[str, tuple[str, str, str, str]] = {
+    "general": ("forced-1", "idk-1", "mcot-1", "task-agent-1"),
+    "pocket": ("forced-pocket-1", "idk-pocket-1", "mcot-pocket-1", "task-agent-pocket-1"),
+}
+"""Prompts of all methods: for models that follow instructions, and in the closed language of pocket."""
+
+
+def methods(words: str = "general") -> tuple[Method, ...]:
+    """All of them, the two baselines first.
+
+    Args:
+        words: key of `WORDS`.
+
+    Raises:
+        RecipeError: there are no such words.
+    """
+    if words not in WORDS:
+        raise RecipeError(f"no prompts called {words!r}: known are {', '.join(WORDS)}")
+    forced, idk, mcot, agent = (Prompt.load(name) for name in WORDS[words])
     return (
         untouched(),
-        instructed("forced", Prompt.load("forced-1")),
-        instructed("idk_prompt", Prompt.load("idk-1")),
-        instructed("mcot", Prompt.load("mcot-1")),
-        task_agent(Prompt.load("task-agent-1")),
+        instructed("forced", forced),
+        instructed("idk_prompt", idk),
+        instructed("mcot", mcot),
+        task_agent(agent),
     )
 
 
@@ -142,6 +167,10 @@ def modality_of(text: str) -> str:
     said = text.lower()
     found = [(said.find(name), name) for name in MODALITIES if name in said]
     return min(found)[1] if found else "sound"
+
+
+def _as_it_is(examples: Sequence[Example], ask: Ask) -> list[Completion]:
+    return ask([example.conversation() for example in examples])
 
 
 def _about(example: Example, text: str) -> Conversation:

@@ -24,7 +24,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from earnest.errors import RecipeError
+from earnest.errors import EarnestError, RecipeError
 from earnest.files import write_json
 
 STAGES: dict[str, str] = {
@@ -33,6 +33,10 @@ STAGES: dict[str, str] = {
     "targets": "earnest.pocket.stages:targets",
     "adapters": "earnest.pocket.stages:adapters",
     "ship": "earnest.pocket.stages:ship",
+    "idk-data": "earnest.reliability.stages:data",
+    "idk-adapters": "earnest.reliability.stages:adapters",
+    "idk-choice": "earnest.reliability.stages:choice",
+    "idk-ship": "earnest.reliability.stages:ship",
 }
 """Stage names and where they are: `module:attribute` of a `Stage`. A concern adds its own line."""
 
@@ -58,6 +62,13 @@ class Context:
     log: Callable[[str], None]
 
 
+def _nothing_else(_: Any) -> list[str]:
+    return []
+
+
+def _nothing_to_check(_: Any, __: dict[str, Any]) -> None: ...
+
+
 @dataclass(frozen=True)
 class Stage:
     """A step of a recipe.
@@ -68,12 +79,17 @@ class Stage:
         needs: stages that must be complete before.
         publishes: its result lies outside the recipe's folder: run even when complete, and only in the folder
             that the recipe itself names.
+        made_of: what it reads beside its numbers and other stages, as content keys; the stage is run again when one
+            of them changes.
+        check: of its settings and those of all stages, before any stage is run; raises a RecipeError.
     """
 
     settings: type[Any]
     run: Callable[[Any, Context], None]
     needs: tuple[str, ...] = ()
     publishes: bool = False
+    made_of: Callable[[Any], list[str]] = _nothing_else
+    check: Callable[[Any, dict[str, Any]], None] = _nothing_to_check
 
 
 @dataclass(frozen=True)
@@ -119,7 +135,17 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe
         wrong = [key for key, value in given.items() if key in known and not _fits(value, known[key].default)]
         faults += [f"stage {name}: {key} = {given[key]!r} is no {type(known[key].default).__name__}" for key in wrong]
         if not faults:
-            stages.append((name, stage, stage.settings(**given)))
+            try:
+                stages.append((name, stage, stage.settings(**given)))
+            except EarnestError as error:
+                faults.append(f"stage {name}: {error}")
+    if not faults:
+        every = {name: values for name, _, values in stages}
+        for name, stage, values in stages:
+            try:
+                stage.check(values, every)
+            except EarnestError as error:
+                faults.append(f"stage {name}: {error}")
     if faults:
         raise RecipeError(f"{path}: {len(faults)} fault(s)\n" + "\n".join(f"  {fault}" for fault in faults))
     return Recipe(path, Path(str(document.get("out", f"runs/{path.stem}"))), tuple(stages))
@@ -171,7 +197,7 @@ def run(
     seconds: dict[str, float] = {}
     for name, stage, values in recipe.stages:
         missing = [need for need in stage.needs if need not in made]
-        made[name] = _key(values, [made[need] for need in stage.needs if need in made])
+        made[name] = _key(values, [*(made[need] for need in stage.needs if need in made), *stage.made_of(values)])
         folder = root / name
         done = _read(folder / "stage.json")
         same = done.get("key") == made[name]
@@ -211,7 +237,7 @@ def run(
 
 
 def _key(values: Any, needed: list[str]) -> str:
-    """Tells what a stage makes: its numbers, but for those of the machine, and what it needs."""
+    """Tells what a stage makes: its numbers, but for those of the machine, and the keys of what it needs."""
     numbers = {key: value for key, value in asdict(values).items() if key not in MACHINE}
     return hashlib.sha256(json.dumps([numbers, needed], sort_keys=True).encode()).hexdigest()[:16]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -71,10 +71,13 @@ class Family(ABC):
         sample_rate_hz: what the ear takes.
         max_audio_s: longest clip in seconds, None for any; longer ones are refused, never cut in silence.
         context_tokens: longest prompt and reply together, None if the model names no limit.
-        lora_targets: pattern of the LLM's matrices for peft; those of the ear often have the same last names.
+        lora_names: last names of the LLM's matrices, by part; those of the ear often have the same.
     """
 
-    lora_targets: ClassVar[str] = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+    lora_names: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "attention": ("q_proj", "k_proj", "v_proj", "o_proj"),
+        "mlp": ("gate_proj", "up_proj", "down_proj"),
+    }
     model: Any
     tokenizer: Any
     language_model: Any
@@ -121,6 +124,44 @@ class Family(ABC):
         generation: Any = getattr(self.model.generation_config, "eos_token_id", None)
         ends = {self.tokenizer.eos_token_id, *(generation if isinstance(generation, list) else [generation])}
         return frozenset(int(end) for end in ends if end is not None)
+
+    @cached_property
+    def turn_end_id(self) -> int:
+        """The token that stands behind a finished reply, as the chat template writes it.
+
+        Raises:
+            ModelError: the template writes none that ends a reply.
+        """
+        asked = Conversation().user("a")
+        before, after = self.render([asked, asked.assistant("a").user("a")])
+        if isinstance(before, EarnestError):
+            raise before
+        if isinstance(after, EarnestError):
+            raise after
+        # What both have in common ends where the reply begins.
+        pairs = zip(before.token_ids, after.token_ids, strict=False)
+        same = next((place for place, (one, two) in enumerate(pairs) if one != two), len(before.token_ids))
+        found = next((token for token in after.token_ids[same:] if token in self.end_token_ids), None)
+        if found is None:
+            raise ModelError(
+                "the chat template ends no reply by a token that the model stops at: it cannot be taught to"
+            )
+        return found
+
+    @classmethod
+    def lora_targets(cls, *parts: str) -> str:
+        """Pattern, for peft, of the matrices of the LLM and of nothing else.
+
+        Args:
+            parts: "attention", "mlp"; all if none is named.
+
+        Raises:
+            ModelError: an unknown part.
+        """
+        if unknown := set(parts) - set(cls.lora_names):
+            raise ModelError(f"no matrices called {sorted(unknown)}: known are {', '.join(cls.lora_names)}")
+        names = [name for part in parts or cls.lora_names for name in cls.lora_names[part]]
+        return rf".*language_model.*\.({'|'.join(names)})"
 
     @property
     def repetition_penalty(self) -> float:

@@ -1,0 +1,136 @@
+"""Measures what the reliability methods change on pocket, on the held-out split: `python bench/reliability.py`.
+
+The audit itself, with the shipped adapters of IDK fine-tuning (K chosen on validation), and once more with those of
+the paper's K = 5. Writes `reliability.*` claims. The run directory is kept, so that a killed measurement goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+
+from results import Claim, machine, write_claim
+
+from earnest.completion import Sampling
+from earnest.engines.load import load_local
+from earnest.example import load_manifest
+from earnest.finding import Finding, Metric
+from earnest.pocket import idk_adapters
+from earnest.reliability.audit import audit
+from earnest.reliability.fine_tuned import find_adapters
+from earnest.reliability.prompting import methods
+from earnest.run import run_folder
+from earnest.world.dataset import make_world, world_version
+from earnest.world.questions import TEMPLATES
+
+ROOT = Path(__file__).resolve().parent.parent
+MODALITIES = ("sound", "music", "speech")
+SPLIT = "test"
+PROMPTED = ("idk_prompt", "mcot", "task_agent")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--split", default=SPLIT)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--per-template", type=int, default=50)
+    parser.add_argument("--control-items", type=int, default=580)
+    parser.add_argument("--adapters", type=Path, default=None, help="instead of the shipped ones; writes no claim")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    started = time.time()
+    engine = load_local("pocket", threads=options.threads)
+    n = options.per_template * len(TEMPLATES)
+    out = run_folder("pocket", engine.key, f"bench-reliability-{options.split}{options.seed}-n{n}-{world_version()}")
+    examples = load_manifest(make_world(out / "world", n, split=options.split, seed=options.seed, workers=2))
+    sampling = Sampling(max_new_tokens=160)
+
+    def run(name: str, adapters: Path, control_items: int, chosen: int) -> Finding:
+        return audit(
+            engine,
+            examples,
+            out / name,
+            chosen=methods("pocket")[:chosen],
+            adapters=find_adapters(adapters),
+            control_items=control_items,
+            sampling=sampling,
+            seed=options.seed,
+            progress=lambda done, total: print(f"{name}: {done}/{total} {time.time() - started:.0f} s", flush=True),
+        )
+
+    shipped, papers = idk_adapters(), idk_adapters("k5")
+    adapters = options.adapters or shipped
+    if adapters is None or papers is None:
+        raise SystemExit("no adapters are shipped: earnest train recipes/pocket/reliability.toml")
+    found = run(adapters.name, adapters, options.control_items, 5).metrics
+    beside = run("k5", papers, 0, 2).metrics if options.adapters is None else {}
+    seconds = round(time.time() - started, 1)
+    notes: dict[str, str] = json.loads((ROOT / "bench" / "notes.json").read_text())
+
+    claims: list[Claim] = []
+
+    def put(name: str, metric: Metric, goal: str | None = None) -> None:
+        print(f"{name:<52}{metric}  {goal or ''}")
+        assert math.isfinite(metric.value + metric.low + metric.high), f"{name} is {metric}: no claim can say that"
+        unit = "log10" if "rgi" in name or ".cross." in name else metric.unit
+        claims.append(
+            Claim(
+                name,
+                metric.value,
+                metric.low,
+                metric.high,
+                metric.n,
+                unit,
+                options.seed,
+                options.split,
+                f"python bench/reliability.py --seed {options.seed} --per-template {options.per_template}",
+                seconds,
+                machine(),
+                engine.key,
+                goal,
+                notes.get(name, ""),
+            )
+        )
+
+    for kind in ("rgi_group", "rgi_total"):
+        put(f"reliability.{kind}.total", found[f"idk_sft.{kind}"])
+        for modality in MODALITIES:
+            goal = ">= 0.4" if kind == "rgi_group" else None
+            put(f"reliability.{kind}.{modality}", found[f"idk_sft.{kind}.{modality}"], goal)
+    put("reliability.rel_over_random_refusal", found["idk_sft.over_random_refusal_of_forced"], ">= 0.05")
+    put("reliability.accuracy_lost", _negated(found["idk_sft.accuracy_change"]), "<= 0.03")
+    put("reliability.silence_abstention", found["idk_sft.abstention.silent"], ">= 0.95")
+    put("reliability.clean_abstention_on_known", found["idk_sft.abstention_on_known"], "<= 0.05")
+    best = max(found[f"{method}.rgi_group"].value for method in PROMPTED)
+    for method in (*PROMPTED, "idk_sft"):
+        goal = f">= {best:.4f}" if method == "idk_sft" else None
+        put(f"reliability.method.{method}.rgi_group", found[f"{method}.rgi_group"], goal)
+        put(f"reliability.method.{method}.rgi_total", found[f"{method}.rgi_total"])
+        put(f"reliability.method.{method}.accuracy_lost", _negated(found[f"{method}.accuracy_change"]))
+    for one in MODALITIES:
+        for other in MODALITIES:
+            put(f"reliability.cross.{one}_to_{other}", found[f"cross.{one}_to_{other}"])
+    across = [found[f"cross.{one}_to_{other}"].value for one in MODALITIES for other in MODALITIES if one != other]
+    print(f"{sum(value > 0 for value in across)} of {len(across)} cells off the diagonal are above 0")
+    for snr in ("-20", "-10", "0", "20"):
+        put(f"reliability.abstention.snr_{snr}_db", found[f"idk_sft.abstention.snr_{snr}_db"])
+    if beside:
+        put("reliability.k5.rgi_group", beside["idk_sft.rgi_group"])
+        put("reliability.k5.accuracy_lost", _negated(beside["idk_sft.accuracy_change"]))
+        put("reliability.k5.rel_over_random_refusal", beside["idk_sft.over_random_refusal_of_forced"])
+
+    if options.adapters is None and options.split == SPLIT:
+        for claim in claims:
+            write_claim(claim)
+
+
+def _negated(metric: Metric) -> Metric:
+    """What was lost, of a change."""
+    return Metric(-metric.value, -metric.high, -metric.low, metric.n, metric.method, metric.unit)
+
+
+if __name__ == "__main__":
+    main()

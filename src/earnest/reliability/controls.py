@@ -1,0 +1,124 @@
+"""Controls: does it abstain because it does not hear? The same questions over silence, noise and other audio.
+
+A reliable model abstains where there is nothing to hear, the more the deeper the audio lies in noise, and hardly ever
+on what it answered right when all was clean. (The paper has no such control.)
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import zip_longest
+
+from earnest.audio.edits import add_noise, silence, swap
+from earnest.example import Example
+from earnest.finding import Curve, Metric, Table
+from earnest.grading import Outcome
+from earnest.statistics import wilson
+
+CLEAN = "clean"
+SNRS_DB = (-20.0, -15.0, -10.0, -5.0, 0.0, 10.0, 20.0)
+Condition = Callable[[Sequence[Example]], list[Example]]
+"""Examples to the same questions about other clips; what cannot be made is left out."""
+
+
+def conditions(seed: int = 0) -> dict[str, Condition]:
+    """All conditions by name, the clean one first.
+
+    Args:
+        seed: of the noise.
+    """
+    noisy = {f"noise at {snr:g} dB": partial(_noisy, snr_db=snr, seed=seed) for snr in SNRS_DB}
+    return {CLEAN: list, "silent": _silent, "swapped": _swapped, **noisy}
+
+
+def spread(examples: Sequence[Example], count: int, seed: int = 0) -> list[Example]:
+    """So many of them, drawn by the seed, of every modality in turn; all if there are fewer."""
+    rng = random.Random(f"controls/{seed}")
+    by_modality: dict[str, list[Example]] = {}
+    for example in examples:
+        by_modality.setdefault(example.groups.get("modality", ""), []).append(example)
+    for found in by_modality.values():
+        rng.shuffle(found)
+    in_turn = [example for row in zip_longest(*by_modality.values()) for example in row if example is not None]
+    return in_turn[:count]
+
+
+def control_findings(
+    outcomes: Mapping[str, Mapping[str, Mapping[str, Outcome]]], before: Mapping[str, Outcome]
+) -> tuple[dict[str, Metric], Table, list[Curve]]:
+    """What was abstained from where.
+
+    Args:
+        outcomes: method, to condition, to outcome by the example's id.
+        before: the untouched model's outcomes on clean audio, by id.
+
+    Returns:
+        Metrics `METHOD.abstention.CONDITION` and `METHOD.abstention_on_known` (clean items that were right before),
+        a table of them, and rejection by signal-to-noise ratio.
+    """
+    metrics: dict[str, Metric] = {}
+    rows: list[tuple[str | Metric, ...]] = []
+    curves: list[Curve] = []
+    names: list[str] = []
+    for method, by_condition in outcomes.items():
+        names = list(by_condition)
+        rates = {name: _abstention(list(found.values())) for name, found in by_condition.items()}
+        known = [
+            outcome for key, outcome in by_condition[CLEAN].items() if before.get(key, Outcome.WRONG) is Outcome.CORRECT
+        ]
+        on_known = _abstention(known)
+        metrics |= {f"{method}.abstention.{_slug(name)}": rate for name, rate in rates.items()}
+        metrics[f"{method}.abstention_on_known"] = on_known
+        rows.append((method, on_known, *rates.values()))
+        levels = [(snr, rates[name]) for snr in SNRS_DB if (name := f"noise at {snr:g} dB") in rates]
+        curves.append(
+            Curve(
+                "abstention by signal-to-noise ratio",
+                method,
+                "SNR in dB",
+                "share abstained",
+                tuple(snr for snr, _ in levels),
+                tuple(rate.value for _, rate in levels),
+                tuple(rate.low for _, rate in levels),
+                tuple(rate.high for _, rate in levels),
+            )
+        )
+    table = Table(
+        "Controls: how much is abstained from",
+        ("method", "clean, right before", *names),
+        tuple(rows),
+        "White noise over the whole clip, at a ratio to the clip's own power; swapped: another question's clip.",
+    )
+    return metrics, table, curves
+
+
+def _abstention(outcomes: Sequence[Outcome]) -> Metric:
+    return wilson(sum(outcome is Outcome.ABSTAINED for outcome in outcomes), len(outcomes))
+
+
+def _slug(name: str) -> str:
+    return name.replace(" ", "_").replace("noise_at_", "snr_").replace("_dB", "_db")
+
+
+def _silent(examples: Sequence[Example]) -> list[Example]:
+    return [example.with_clips(*(silence(clip) for clip in example.clips)) for example in examples]
+
+
+def _noisy(examples: Sequence[Example], snr_db: float, seed: int) -> list[Example]:
+    """Without those that are silent already: they have no ratio to noise."""
+    return [
+        example.with_clips(*(add_noise(clip, snr_db, seed) for clip in example.clips))
+        for example in examples
+        if all(clip.rms > 0 for clip in example.clips)
+    ]
+
+
+def _swapped(examples: Sequence[Example]) -> list[Example]:
+    """Without any where all clips sound the same."""
+    clips = [clip for example in examples for clip in example.clips]
+    if len({clip.key for clip in clips}) < 2:
+        return []
+    others = iter(swap(clips, shift=max(len(example.audio) for example in examples)))
+    return [example.with_clips(*(next(others) for _ in example.audio)) for example in examples]

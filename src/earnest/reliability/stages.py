@@ -1,0 +1,313 @@
+"""IDK fine-tuning as stages of a recipe: draw, train for every K and modality, choose on validation, ship.
+
+idk-data       the model's own greedy reply to each question, and N samples
+idk-adapters   one LoRA adapter for each K and modality
+idk-choice     K, by the rule of `choice.chosen_k`, on validation items; the dial's sweep; the chosen adapters
+idk-ship       pocket's into the package, the chosen ones and the paper's K = 5, beside the weights they are for
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from earnest.completion import Sampling
+from earnest.engines.audio_cache import AudioCache
+from earnest.engines.load import load_local, model_key
+from earnest.errors import RecipeError
+from earnest.example import Example, load_manifest
+from earnest.files import write_json
+from earnest.finding import Metric
+from earnest.grading import Outcome, grade
+from earnest.reliability import choice as _choice
+from earnest.reliability.fine_tuned import find_adapters, own_adapter, require_own
+from earnest.reliability.known import IDK, check_numbers, draw, lessons, read_drawn, write_data
+from earnest.run import RunDirectory
+from earnest.training.recipes import Context, Stage
+from earnest.training.sft import SOFT_TOKEN_BYTES, SftSettings, fine_tune, is_trained
+from earnest.world.dataset import make_world, world_version
+
+if TYPE_CHECKING:
+    from earnest.engines.local import LocalEngine
+
+PAPERS_K = 5
+CHOSEN = "chosen"
+KEPT = ("adapter_config.json", "adapter_model.safetensors")
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Numbers of `idk-data`.
+
+    Attributes:
+        model: whose knowledge it is; any that runs in this process.
+        train: manifest of the questions to learn from; empty for the diagnostic world's training split.
+        validation: manifest of those to choose on; empty for its validation split.
+        train_items: questions of the world, or the first of the manifest; 0 for all of it.
+        validation_items: likewise.
+        seed: of the worlds and of the samples.
+        samples: drawn per question.
+        temperature: of the samples.
+        nothing_share: silent and noise-only items, as a share of the questions.
+        idk: what the unknown is retargeted to.
+        max_new_tokens: longest reply.
+        batch_size: questions at once.
+        threads: of torch.
+        workers: processes that render.
+    """
+
+    model: str = "pocket"
+    train: str = ""
+    validation: str = ""
+    train_items: int = 3000
+    validation_items: int = 900
+    seed: int = 20
+    samples: int = 5
+    temperature: float = 1.0
+    nothing_share: float = 0.03
+    idk: str = IDK
+    max_new_tokens: int = 256
+    batch_size: int = 64
+    threads: int = 2
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        """Checks the numbers.
+
+        Raises:
+            EarnestError: one is out of its range.
+            RecipeError: a manifest is not there, or the world is asked for no item.
+        """
+        check_numbers(self.samples, 1, self.nothing_share, self.idk, self.temperature)
+        for name, items in (("train", self.train_items), ("validation", self.validation_items)):
+            manifest = getattr(self, name)
+            if manifest and not Path(manifest).is_file():
+                raise RecipeError(f"{name} = {manifest!r} is no file: name a manifest, or leave it out for the world")
+            if items < (0 if manifest else 1):
+                raise RecipeError(f"{name}_items is {items}: the world needs at least 1")
+
+
+@dataclass(frozen=True)
+class AdapterSettings:
+    """Numbers of `idk-adapters`; see `SftSettings`."""
+
+    rank: int = 8
+    alpha: int = 16
+    parts: str = "attention"
+    learning_rate: float = 1e-4
+    epochs: int = 1
+    batch_size: int = 16
+    accumulate: int = 1
+    seed: int = 0
+    threads: int = 2
+
+    def __post_init__(self) -> None:
+        """Checks the numbers.
+
+        Raises:
+            EarnestError: one is out of its range.
+        """
+        self.sft()
+
+    def sft(self) -> SftSettings:
+        """As a training takes them."""
+        return SftSettings(**{name: value for name, value in asdict(self).items() if name != "threads"})
+
+
+@dataclass(frozen=True)
+class ChoiceSettings:
+    """Numbers of `idk-choice`.
+
+    Attributes:
+        batch_size: questions at once.
+        threads: of torch.
+    """
+
+    batch_size: int = 64
+    threads: int = 2
+
+
+@dataclass(frozen=True)
+class ShipSettings:
+    """Numbers of `idk-ship`: none."""
+
+
+def _manifest(settings: DataSettings, context: Context, split: str) -> Path:
+    """The questions of a split; the world's are rendered into the folder of `idk-data`."""
+    given, n = {
+        "train": (settings.train, settings.train_items),
+        "validation": (settings.validation, settings.validation_items),
+    }[split]
+    if given:
+        return Path(given)
+    folder = context.root / "idk-data" / f"world-{split}"
+    return make_world(folder, n, split=split, seed=settings.seed, workers=settings.workers)
+
+
+def _examples(settings: DataSettings, context: Context, split: str) -> list[Example]:
+    n = settings.train_items if split == "train" else settings.validation_items
+    return load_manifest(_manifest(settings, context, split))[: n or None]
+
+
+def _write_data(settings: DataSettings, context: Context) -> None:
+    examples = _examples(settings, context, "train")
+    for split, asked in (("train", examples), ("validation", _examples(settings, context, "validation"))):
+        nameless = [example.id for example in asked if not example.groups.get("modality")]
+        if nameless:
+            raise RecipeError(
+                f"{len(nameless)} questions of {split} have no modality, such as {nameless[0]}: add it, an adapter "
+                "is trained for each"
+            )
+    context.log(f"{len(examples)} questions")
+    engine = load_local(settings.model, threads=settings.threads, batch_size=settings.batch_size)
+    drawn = draw(
+        engine,
+        examples,
+        RunDirectory(context.folder / "run"),
+        samples=settings.samples,
+        temperature=settings.temperature,
+        nothing_share=settings.nothing_share,
+        seed=settings.seed,
+        batch_size=settings.batch_size,
+        max_new_tokens=settings.max_new_tokens,
+        progress=lambda done, total: context.log(f"{done} of {total} questions drawn"),
+    )
+    made_of = {"model": settings.model, "key": engine.key, "temperature": settings.temperature, "seed": settings.seed}
+    card = write_data(drawn, context.folder, settings.samples, idk=settings.idk, seed=settings.seed, made_of=made_of)
+    context.log(f"known by K: {card['known_by_k']}, left out: {len(card['left_out'])}")
+
+
+def _train(settings: AdapterSettings, context: Context) -> None:
+    source: DataSettings = context.stages["idk-data"]
+    drawn = read_drawn(context.root / "idk-data" / "drawn.jsonl")
+    modalities = dict.fromkeys(item.example.groups["modality"] for item in drawn)
+    engine = load_local(source.model, threads=settings.threads)
+    # Every K hears the same clips.
+    soft = AudioCache(SOFT_TOKEN_BYTES)
+    for k in range(1, source.samples + 1):
+        for modality in modalities:
+            out = context.folder / f"k{k}" / modality
+            if is_trained(out):
+                continue
+            own = [item for item in drawn if item.example.groups["modality"] == modality]
+            fine_tune(
+                engine.family,
+                lessons(own, k, source.idk),
+                settings.sft(),
+                out,
+                soft=soft,
+                log=lambda line, k=k, modality=modality: context.log(f"K = {k}, {modality}: {line}"),
+            )
+
+
+def _choose(settings: ChoiceSettings, context: Context) -> None:
+    source: DataSettings = context.stages["idk-data"]
+    examples = _examples(source, context, "validation")
+    require_own(find_adapters(context.root / "idk-adapters" / "k1"), examples)
+    engine = load_local(source.model, threads=settings.threads, batch_size=settings.batch_size)
+    run = RunDirectory(context.folder / "run")
+    sampling = Sampling(max_new_tokens=source.max_new_tokens)
+    before = _outcomes(engine, examples, run, sampling, settings.batch_size)
+
+    def measure(k: int, strength: float = 1.0) -> dict[str, Metric]:
+        adapters = find_adapters(context.root / "idk-adapters" / f"k{k}")
+        after: dict[str, Outcome] = {}
+        for name, folder in adapters.items():
+            own = [example for example in examples if own_adapter(adapters, example.groups) == name]
+            with engine.wearing(folder, strength):
+                after |= _outcomes(engine, own, run, sampling, settings.batch_size)
+        return _choice.measured([before[each.id] for each in examples], [after[each.id] for each in examples])
+
+    by_k: dict[int, dict[str, Metric]] = {}
+    for k in range(1, source.samples + 1):
+        by_k[k] = measure(k)
+        context.log(f"K = {k}: {_choice.said(by_k[k])}")
+    best = _choice.chosen_k(by_k)
+    dial: dict[float, dict[str, Metric]] = {}
+    for strength in _choice.DIAL:
+        dial[strength] = by_k[best] if strength == 1 else measure(best, strength)
+        context.log(f"K = {best}, dial at {strength:g}: {_choice.said(dial[strength])}")
+    _copy(context.root / "idk-adapters" / f"k{best}", context.folder / CHOSEN)
+    write_json(context.folder / _choice.CARD, _choice.card(engine.key, best, by_k, dial))
+
+
+def _ship(_: ShipSettings, context: Context) -> None:
+    from earnest.pocket import idk_folder
+
+    ship_adapters(context.root, context.stages["idk-data"], idk_folder())
+    context.log(f"in {idk_folder()}")
+
+
+def ship_adapters(root: Path, source: DataSettings, target: Path) -> None:
+    """Puts the chosen adapters and the paper's in place, all or none of them.
+
+    Args:
+        root: folder of the recipe.
+        source: settings of its `idk-data`.
+        target: where to; what lies there is replaced.
+
+    Raises:
+        RecipeError: the paper's K was not trained.
+    """
+    if source.samples != PAPERS_K:
+        raise RecipeError(
+            f"{source.samples} samples were drawn, the paper's K = N = {PAPERS_K} is shipped beside: draw 5"
+        )
+    card = json.loads((root / "idk-choice" / _choice.CARD).read_text("utf-8"))
+    seconds = {
+        stage: json.loads((root / stage / "stage.json").read_text("utf-8"))["seconds"]
+        for stage in ("idk-data", "idk-adapters", "idk-choice")
+    }
+    fresh = target.with_name(f"{target.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    _copy(root / "idk-choice" / CHOSEN, fresh / CHOSEN)
+    _copy(root / "idk-adapters" / f"k{PAPERS_K}", fresh / f"k{PAPERS_K}")
+    for file in fresh.glob("*/*/adapter_config.json"):
+        # A folder of the machine it was trained on tells nobody anything.
+        write_json(file, {**json.loads(file.read_text("utf-8")), "base_model_name_or_path": source.model})
+    write_json(fresh / _choice.CARD, {**card, "seconds": seconds})
+    shutil.rmtree(target, ignore_errors=True)
+    fresh.rename(target)
+
+
+def _copy(adapters: Path, to: Path) -> None:
+    """The files that peft needs, of each modality's adapter."""
+    shutil.rmtree(to, ignore_errors=True)
+    for name, folder in find_adapters(adapters).items():
+        (to / name).mkdir(parents=True)
+        for file in KEPT:
+            shutil.copyfile(folder / file, to / name / file)
+
+
+def _outcomes(
+    engine: LocalEngine, examples: Sequence[Example], run: RunDirectory, sampling: Sampling, batch_size: int
+) -> dict[str, Outcome]:
+    """Outcome of each example by id; clips are loaded batch by batch."""
+    found: dict[str, Outcome] = {}
+    for start in range(0, len(examples), 4 * batch_size):
+        part = examples[start : start + 4 * batch_size]
+        completions = run.run_batched(engine, [example.conversation() for example in part], sampling, batch_size)
+        for example, completion in zip(part, completions, strict=True):
+            found[example.id] = grade(completion.text, completion.stop, example).outcome
+    return found
+
+
+def _made_of(settings: DataSettings) -> list[str]:
+    given = [Path(manifest).read_text("utf-8") for manifest in (settings.train, settings.validation) if manifest]
+    return [model_key(settings.model), world_version(), *given]
+
+
+def _only_pocket(settings: ShipSettings, stages: dict[str, object]) -> None:
+    source = stages.get("idk-data")
+    if isinstance(source, DataSettings) and source.model != "pocket":
+        raise RecipeError(f"only pocket's adapters are shipped, these are for {source.model}: leave idk-ship out")
+
+
+data = Stage(DataSettings, _write_data, made_of=_made_of)
+adapters = Stage(AdapterSettings, _train, ("idk-data",))
+choice = Stage(ChoiceSettings, _choose, ("idk-data", "idk-adapters"))
+ship = Stage(ShipSettings, _ship, ("idk-data", "idk-adapters", "idk-choice"), publishes=True, check=_only_pocket)

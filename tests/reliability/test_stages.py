@@ -1,0 +1,92 @@
+"""The recipe, whole, on a tiny model; and the rule that chooses K."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.tiny import tiny_fused, tone
+
+from earnest.errors import RecipeError
+from earnest.reliability.choice import CARD, dial_curves
+from earnest.reliability.fine_tuned import find_adapters
+from earnest.reliability.stages import DataSettings, ship_adapters
+from earnest.training.recipes import load, run
+
+
+def test_the_recipe_that_comes_with_earnest_is_sound() -> None:
+    recipe = load(Path(__file__).parents[2] / "recipes" / "pocket" / "reliability.toml")
+    assert [name for name, _, _ in recipe.stages] == ["idk-data", "idk-adapters", "idk-choice", "idk-ship"]
+
+
+def recipe_of(tmp_path: Path, model: Path, samples: int = 5, **more: str) -> Path:
+    file = tmp_path / "tiny.toml"
+    extra = "".join(f"{name} = {value}\n" for name, value in more.items())
+    file.write_text(
+        f'out = "{tmp_path / "out"}"\n'
+        f'[[stage]]\nname = "idk-data"\nmodel = "{model}"\ntrain_items = 30\nvalidation_items = 29\n{extra}'
+        f"samples = {samples}\nnothing_share = 0.2\nmax_new_tokens = 3\nthreads = 1\nworkers = 1\n"
+        '[[stage]]\nname = "idk-adapters"\nlearning_rate = 1e-2\nthreads = 1\n'
+        '[[stage]]\nname = "idk-choice"\nthreads = 1\n'
+    )
+    return file
+
+
+def test_the_recipe_runs_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Its replies are never complete: what is taught is the silent items' share of nothing, so they are made up here.
+    monkeypatch.setattr("earnest.reliability.known._fault", lambda *_: "")
+    model = tiny_fused(tmp_path / "model")
+    recipe = recipe_of(tmp_path, model)
+    lines: list[str] = []
+    run(recipe, log=lines.append)
+    out = tmp_path / "out"
+    card = json.loads((out / "idk-choice" / CARD).read_text())
+    assert set(card["by_k"]) == {"1", "2", "3", "4", "5"}
+    assert card["by_k"]["1"]["accuracy"]["n"] == 29
+    assert find_adapters(out / "idk-choice" / "chosen").keys() == {"sound", "music", "speech"}
+    assert dial_curves(out / "idk-choice" / "chosen")
+    # Shipped all or not at all; the machine's folder is not told.
+    target = tmp_path / "shipped"
+    ship_adapters(out, DataSettings(), target)
+    assert {path.name for path in target.iterdir()} == {"chosen", "k5", CARD}
+    config = json.loads((target / "k5" / "music" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "pocket"
+    before = (target / CARD).read_bytes()
+    with pytest.raises(RecipeError, match="draw 5"):
+        ship_adapters(out, DataSettings(samples=3), target)
+    assert (target / CARD).read_bytes() == before
+    # Complete stages are skipped; other weights make them anew.
+    again: list[str] = []
+    run(recipe, log=again.append)
+    assert [line.split(" (")[0] for line in again] == [
+        "idk-data: complete", "idk-adapters: complete", "idk-choice: complete",
+    ]  # fmt: skip
+    tiny_fused(model, seed=1)
+    with pytest.raises(RecipeError, match="'idk-adapters' needs idk-data"):
+        run(recipe, only="idk-adapters", log=again.append)
+
+
+def test_faults_are_named_before_anything_runs(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path, tmp_path / "no-model", samples=0)
+    with pytest.raises(RecipeError, match="n is 0"):
+        load(recipe)
+    recipe = recipe_of(tmp_path, tmp_path / "no-model", train='"missing.jsonl"')
+    with pytest.raises(RecipeError, match="is no file"):
+        load(recipe)
+    recipe = recipe_of(tmp_path, tmp_path / "no-model")
+    recipe.write_text(recipe.read_text() + '[[stage]]\nname = "idk-ship"\n')
+    with pytest.raises(RecipeError, match="only pocket's adapters are shipped"):
+        load(recipe)
+    recipe.write_text(recipe.read_text().replace("learning_rate = 1e-2", 'parts = "ears"'))
+    with pytest.raises(RecipeError, match="parts is 'ears'"):
+        load(recipe)
+
+
+def test_questions_of_a_manifest_need_their_modality(tmp_path: Path) -> None:
+    tone(300, 0.5).save(tmp_path / "a.wav")
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("audio,question,choices,answer\na.wav,what is heard?,dog;cat,dog\n")
+    given = {"train": f'"{manifest}"', "validation": f'"{manifest}"'}
+    with pytest.raises(RecipeError, match="have no modality"):
+        run(recipe_of(tmp_path, tiny_fused(tmp_path / "model"), **given), log=lambda _: None)
