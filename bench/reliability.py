@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from pathlib import Path
 
-from results import Claim, machine, write_claim
+from results import Claim, adapters_key, machine, write_claim
 
 from earnest.completion import Sampling
 from earnest.engines.load import load_local
@@ -37,14 +36,16 @@ def main() -> None:
     parser.add_argument("--split", default=SPLIT)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--per-template", type=int, default=50)
-    parser.add_argument("--control-items", type=int, default=580)
+    parser.add_argument("--control-items", type=int, default=300)
     parser.add_argument("--adapters", type=Path, default=None, help="instead of the shipped ones; writes no claim")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     started = time.time()
     engine = load_local("pocket", threads=options.threads)
     n = options.per_template * len(TEMPLATES)
-    out = run_folder("pocket", engine.key, f"bench-reliability-{options.split}{options.seed}-n{n}-{world_version()}")
+    out = run_folder(
+        "pocket", adapters_key(), f"bench-reliability-{options.split}{options.seed}-n{n}-{world_version()}"
+    )
     examples = load_manifest(make_world(out / "world", n, split=options.split, seed=options.seed, workers=2))
     sampling = Sampling(max_new_tokens=160)
 
@@ -71,11 +72,12 @@ def main() -> None:
     notes: dict[str, str] = json.loads((ROOT / "bench" / "notes.json").read_text())
 
     claims: list[Claim] = []
+    command = f"python bench/reliability.py --seed {options.seed} --per-template {options.per_template}"
+    command += f" --control-items {options.control_items}"
 
     def put(name: str, metric: Metric, goal: str | None = None) -> None:
         print(f"{name:<52}{metric}  {goal or ''}")
-        assert math.isfinite(metric.value + metric.low + metric.high), f"{name} is {metric}: no claim can say that"
-        unit = "log10" if "rgi" in name or ".cross." in name else metric.unit
+        unit = metric.unit or "log10"
         claims.append(
             Claim(
                 name,
@@ -86,10 +88,10 @@ def main() -> None:
                 unit,
                 options.seed,
                 options.split,
-                f"python bench/reliability.py --seed {options.seed} --per-template {options.per_template}",
+                command,
                 seconds,
                 machine(),
-                engine.key,
+                adapters_key(),
                 goal,
                 notes.get(name, ""),
             )
@@ -98,7 +100,7 @@ def main() -> None:
     for kind in ("rgi_group", "rgi_total"):
         put(f"reliability.{kind}.total", found[f"idk_sft.{kind}"])
         for modality in MODALITIES:
-            goal = ">= 0.4" if kind == "rgi_group" else None
+            goal = ">= 0.4, low > 0.25" if kind == "rgi_group" else None
             put(f"reliability.{kind}.{modality}", found[f"idk_sft.{kind}.{modality}"], goal)
     put("reliability.rel_over_random_refusal", found["idk_sft.over_random_refusal_of_forced"], ">= 0.05")
     put("reliability.accuracy_lost", _negated(found["idk_sft.accuracy_change"]), "<= 0.03")
@@ -106,7 +108,7 @@ def main() -> None:
     put("reliability.clean_abstention_on_known", found["idk_sft.abstention_on_known"], "<= 0.05")
     best = max(found[f"{method}.rgi_group"].value for method in PROMPTED)
     for method in (*PROMPTED, "idk_sft"):
-        goal = f">= {best:.4f}" if method == "idk_sft" else None
+        goal = f"> {best:.4f}" if method == "idk_sft" else None
         put(f"reliability.method.{method}.rgi_group", found[f"{method}.rgi_group"], goal)
         put(f"reliability.method.{method}.rgi_total", found[f"{method}.rgi_total"])
         put(f"reliability.method.{method}.accuracy_lost", _negated(found[f"{method}.accuracy_change"]))
@@ -114,7 +116,8 @@ def main() -> None:
         for other in MODALITIES:
             put(f"reliability.cross.{one}_to_{other}", found[f"cross.{one}_to_{other}"])
     across = [found[f"cross.{one}_to_{other}"].value for one in MODALITIES for other in MODALITIES if one != other]
-    print(f"{sum(value > 0 for value in across)} of {len(across)} cells off the diagonal are above 0")
+    above = float(sum(value > 0 for value in across))
+    put("reliability.cross.cells_above_0", Metric(above, above, above, len(across), "count", "of 6 off the diagonal"))
     for snr in ("-20", "-10", "0", "20"):
         put(f"reliability.abstention.snr_{snr}_db", found[f"idk_sft.abstention.snr_{snr}_db"])
     if beside:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import operator
 import os
 import platform
@@ -32,7 +33,7 @@ README = ROOT / "README.md"
 HEADLINE = "pocket.accuracy"
 """The claim that the README's number is made of."""
 
-_COMPARISONS = {">=": operator.ge, "<=": operator.le}
+_COMPARISONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt}
 _PAGE_TEXT = """\
 # Results
 
@@ -63,8 +64,8 @@ class Claim:
         command: recomputes this file.
         seconds: how long the command took.
         machine: what it ran on.
-        model: content key of the weights; None if the claim depends on none.
-        goal: what was to be reached, as in ">= 0.7" or "0.7..0.92".
+        model: content key of the weights, adapters included; None if the claim depends on none.
+        goal: what was to be reached, as in ">= 0.7", "0.7..0.92" or ">= 0.4, low > 0.25" (the interval's lower end).
         note: what a reader must know; why a goal is not met.
     """
 
@@ -88,11 +89,18 @@ class Claim:
         """Whether the goal is reached; None without a goal."""
         if self.goal is None:
             return None
-        if ".." in self.goal:
-            low, high = self.goal.split("..")
+        return all(self._meets(part.strip()) for part in self.goal.split(","))
+
+    def _meets(self, goal: str) -> bool:
+        if ".." in goal:
+            low, high = goal.split("..")
             return float(low) <= self.value <= float(high)
-        sign, limit = self.goal.split()
-        return _COMPARISONS[sign](self.value, float(limit))
+        value = self.value
+        if goal.startswith("low "):
+            assert self.low is not None, f"{self.claim} has no interval"
+            value, goal = self.low, goal.removeprefix("low ")
+        sign, limit = goal.split()
+        return _COMPARISONS[sign](value, float(limit))
 
     @property
     def text(self) -> str:
@@ -120,6 +128,8 @@ def write_claim(claim: Claim, folder: Path = RESULTS) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{claim.claim}.json"
     row = {key: value for key, value in asdict(claim).items() if key not in ("goal", "note") or value}
+    # JSON has no infinity: the log of a ratio may be one.
+    row |= {key: str(row[key]) for key in ("value", "low", "high") if row[key] in (math.inf, -math.inf)}
     path.write_text(json.dumps(row, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
     return path
 
@@ -139,6 +149,7 @@ def read_claims(folder: Path = RESULTS) -> list[Claim]:
         if wrong:
             faults.append(f"{path.name}: missing or unknown keys {', '.join(wrong)}")
             continue
+        row |= {key: float(row[key]) for key in ("value", "low", "high") if isinstance(row[key], str)}
         claim = Claim(**row)
         if claim.claim != path.stem:
             faults.append(f"{path.name}: holds the claim {claim.claim}: name the file after it")
@@ -215,18 +226,27 @@ def differing(claims: list[Claim]) -> list[Path]:
     return [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
 
 
-def stale(claims: list[Claim], shipped: str | None) -> list[Claim]:
+def stale(claims: list[Claim], shipped: set[str]) -> list[Claim]:
     """The claims that were measured on other weights than those shipped."""
-    return [claim for claim in claims if claim.model is not None and claim.model != shipped]
+    return [claim for claim in claims if claim.model is not None and claim.model not in shipped]
 
 
-def shipped_key() -> str | None:
-    """Content key of the shipped weights; None if none are there."""
-    from earnest.engines.load import find_folder
-    from earnest.engines.weights import folder_key
+def shipped_keys() -> set[str]:
+    """Content keys of what is shipped: the weights, and the weights with the adapters of IDK fine-tuning."""
+    from earnest.engines.load import model_key
 
-    folder = find_folder("pocket")
-    return folder_key(folder) if folder.is_dir() else None
+    return {model_key("pocket"), adapters_key()}
+
+
+def adapters_key() -> str:
+    """Content key of the shipped weights together with their adapters."""
+    from earnest.completion import content_key
+    from earnest.engines.load import model_key
+    from earnest.engines.lora import adapter_key
+    from earnest.pocket import idk_folder
+
+    folders = sorted(path.parent for path in idk_folder().glob("*/*/adapter_config.json"))
+    return content_key([model_key("pocket"), *(adapter_key(folder) for folder in folders)])
 
 
 def measure(claims: list[Claim]) -> None:
@@ -265,7 +285,7 @@ def main() -> None:
         chosen = [claim for claim in claims if claim.claim.startswith(arguments.only)]
         if not chosen:
             raise SystemExit(f"--only {arguments.only}: no claim begins so")
-        measure(chosen if arguments.all or arguments.only else stale(chosen, shipped_key()))
+        measure(chosen if arguments.all or arguments.only else stale(chosen, shipped_keys()))
         claims = read_claims()
         for claim in claims:
             print(f"{claim.claim:<48}{claim.text:<28}{f'goal {claim.goal}' if claim.goal else ''}")

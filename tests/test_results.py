@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -48,7 +49,7 @@ def test_the_generated_texts_say_what_the_claims_say() -> None:
 def test_no_claim_was_measured_on_other_weights_than_those_shipped() -> None:
     claims = [claim for claim in results.read_claims() if claim.model is not None]
     if claims:
-        stale = results.stale(claims, results.shipped_key())
+        stale = results.stale(claims, results.shipped_keys())
         assert [claim.claim for claim in stale] == [], "measure again: `make bench`"
 
 
@@ -91,5 +92,20 @@ def test_text_goes_between_its_markers() -> None:
 
 def test_stale_claims_are_those_of_other_weights() -> None:
     free = replace(CLAIM, claim="world.times_real_time", model=None)
-    assert results.stale([CLAIM, free], "0123456789abcdef") == []
-    assert results.stale([CLAIM, free], "another") == [CLAIM]
+    assert results.stale([CLAIM, free], {"0123456789abcdef"}) == []
+    assert results.stale([CLAIM, free], {"another"}) == [CLAIM]
+
+
+def test_a_goal_may_be_about_the_interval_too() -> None:
+    gain = replace(CLAIM, value=0.45, low=0.26, high=math.inf, goal=">= 0.4, low > 0.25", unit="log10")
+    assert gain.met
+    assert not replace(gain, low=0.25).met
+    assert not replace(gain, value=0.39).met
+    assert gain.text == "0.45 [0.26, inf]"
+
+
+def test_infinity_reads_back(tmp_path: Path) -> None:
+    gain = replace(CLAIM, value=math.inf, high=math.inf)
+    path = results.write_claim(gain, tmp_path)
+    assert json.loads(path.read_text())["value"] == "inf"
+    assert results.read_claims(tmp_path) == [gain]

@@ -146,7 +146,9 @@ def test_what_a_kill_left_of_another_training_is_not_gone_on_with(tmp_path: Path
     lines: list[str] = []
     fine_tune(family, some_lessons(), SETTINGS, out, log=lines.append)
     assert 0 < len(lines) < 4
-    # Nor is one of other settings.
+    # Nor is one of other settings; what a kill left of an older one is in nobody's way.
+    (out / "checkpoints.done").mkdir()
+    (out / "checkpoints.done" / "rest").write_text("")
     begin(SETTINGS)
     lines.clear()
     fine_tune(family, some_lessons(), replace(SETTINGS, rank=2), out, log=lines.append)
@@ -234,6 +236,7 @@ def test_the_adapter_dial(tmp_path: Path) -> None:
         raise RuntimeError("in between")
     assert engine.key == key
     done = engine.generate(conversations, Sampling(max_new_tokens=4))
+    assert state_key(family.model) == state_key(engine_of(folder).family.model)
     assert [c.token_ids for c in done] == [
         c.token_ids for c in engine_of(folder).generate(conversations, Sampling(max_new_tokens=4))
     ]
@@ -242,6 +245,11 @@ def test_the_adapter_dial(tmp_path: Path) -> None:
 def test_what_does_not_fit_leaves_the_model_as_it_was(tmp_path: Path) -> None:
     engine = engine_of(tiny_qwen2_audio(tmp_path / "model"))
     key, names = engine.key, [name for name, _ in engine.family.model.named_modules()]
+    cut = fine_tune(engine.family, some_lessons(4), SETTINGS, tmp_path / "cut", log=quiet)
+    weights = cut / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(ModelError, match="does not fit this model"), engine.wearing(cut):
+        pass
     for size in ({"hidden_size": 128}, {"num_hidden_layers": 3}):
         other = engine_of(tiny_qwen2_audio(tmp_path / f"other{len(str(size))}", text=size))
         adapter = fine_tune(other.family, some_lessons(4), SETTINGS, tmp_path / f"adapter{len(str(size))}", log=quiet)

@@ -144,6 +144,9 @@ def audit(
             # The modalities' own tables are in the scorecard.
             for table in (finding.tables[0], *(table for table in finding.tables[1:] if _is_extra(table))):
                 _print_table(table)
+            lost = [record for record in finding.records if record["outcome"] == Outcome.FAILED.value]
+            if lost:
+                console.print(f"{len(lost)} requests failed, of all methods", markup=False)
             finding = untouched_alone(finding)
         else:
             finding = audit_answers(engine, examples, run, question_only=question_only, progress=report, **options)

@@ -39,6 +39,7 @@ def put_on(model: Any, folder: Path) -> Any:
     adapter_key(folder)
     with needs_extra("train"):
         from peft import PeftConfig, PeftModel, get_peft_model_state_dict, load_peft_weights
+        from safetensors import SafetensorError
 
     def unfit(why: object) -> ModelError:
         return ModelError(f"the adapter {folder} does not fit this model: {why}")
@@ -46,18 +47,18 @@ def put_on(model: Any, folder: Path) -> Any:
     with warnings.catch_warnings():
         # What does not fit is an error below.
         warnings.simplefilter("ignore", UserWarning)
-        config: Any = PeftConfig.from_pretrained(str(folder))
-        config.inference_mode = True
         try:
+            config: Any = PeftConfig.from_pretrained(str(folder))
+            config.inference_mode = True
             worn: Any = PeftModel(model, config)
-        except ValueError as error:
+        except (ValueError, TypeError, KeyError) as error:
             raise unfit(error) from error
         try:
             worn.load_adapter(str(folder), "default")
             # Without a look at the hub for the base model's embeddings.
             held = set(get_peft_model_state_dict(worn, save_embedding_layers=False))
             saved = set(load_peft_weights(str(folder), device="cpu"))
-        except (ValueError, RuntimeError) as error:
+        except (ValueError, RuntimeError, OSError, SafetensorError) as error:
             worn.unload()
             raise unfit(error) from error
     if held != saved:

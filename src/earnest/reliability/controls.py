@@ -89,7 +89,8 @@ def control_findings(
         "Controls: how much is abstained from",
         ("method", "clean, right before", *names),
         tuple(rows),
-        "White noise over the whole clip, at a ratio to the clip's own power; swapped: another question's clip.",
+        "White noise over the whole clip, at a ratio to the clip's own power; swapped: another question's clip, of the "
+        "same modality.",
     )
     return metrics, table, curves
 
@@ -116,9 +117,13 @@ def _noisy(examples: Sequence[Example], snr_db: float, seed: int) -> list[Exampl
 
 
 def _swapped(examples: Sequence[Example]) -> list[Example]:
-    """Without any where all clips sound the same."""
-    clips = [clip for example in examples for clip in example.clips]
-    if len({clip.key for clip in clips}) < 2:
-        return []
-    others = iter(swap(clips, shift=max(len(example.audio) for example in examples)))
-    return [example.with_clips(*(next(others) for _ in example.audio)) for example in examples]
+    """With clips of the same modality; without those of a modality in which all clips sound the same."""
+    found: dict[str, Example] = {}
+    for modality in {example.groups.get("modality") for example in examples}:
+        own = [example for example in examples if example.groups.get("modality") == modality]
+        clips = [clip for example in own for clip in example.clips]
+        if len({clip.key for clip in clips}) < 2:
+            continue
+        others = iter(swap(clips, shift=max(len(example.audio) for example in own)))
+        found |= {example.id: example.with_clips(*(next(others) for _ in example.audio)) for example in own}
+    return [found[example.id] for example in examples if example.id in found]

@@ -185,7 +185,7 @@ def lessons(drawn: Sequence[Drawn], k: int, idk: str = IDK) -> list[Lesson]:
     for item in drawn:
         reply = target(item, k, idk)
         if reply is not None:
-            found.append(Lesson(item.example.conversation, reply))
+            found.append(Lesson(item.example.conversation, reply, item.example.id))
     return found
 
 
@@ -200,7 +200,7 @@ def read_lessons(manifest: Path | str, modality: str | None = None) -> list[Less
         ManifestError: it is no manifest, or a clip is gone.
     """
     return [
-        Lesson(example.conversation, example.meta["reply"])
+        Lesson(example.conversation, example.meta["reply"], example.id)
         for example in load_manifest(manifest)
         if modality in (None, example.groups.get("modality"))
     ]
@@ -218,7 +218,14 @@ def split_off(known: Sequence[bool], *, share: float = VALIDATION_SHARE, seed: i
 
 
 def write_data(
-    drawn: Sequence[Drawn], out: Path, k: int, *, idk: str = IDK, seed: int = 0, made_of: dict[str, Any] | None = None
+    drawn: Sequence[Drawn],
+    out: Path,
+    k: int,
+    *,
+    idk: str = IDK,
+    share: float = VALIDATION_SHARE,
+    seed: int = 0,
+    made_of: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Writes the data set: `drawn.jsonl`, `train.jsonl`, `validation.jsonl` and `card.json`.
 
@@ -229,6 +236,7 @@ def write_data(
         out: the folder.
         k: samples that must be right.
         idk: what the unknown is retargeted to.
+        share: that is kept for validation; 0 where there are other questions for that.
         seed: of the split.
         made_of: model, temperature and the like, for the card.
 
@@ -239,8 +247,8 @@ def write_data(
     save_manifest((_with_meta(item) for item in drawn), out / "drawn.jsonl")
     targets = [target(item, k, idk) for item in drawn]
     taught = [(item, reply) for item, reply in zip(drawn, targets, strict=True) if reply is not None]
-    held = split_off([item.known(k) for item, _ in taught], seed=seed)
-    for name, wanted in (("train", False), ("validation", True)):
+    held = split_off([item.known(k) for item, _ in taught], share=share, seed=seed)
+    for name, wanted in (("train", False), ("validation", True))[: 1 + (share > 0)]:
         save_manifest(
             (
                 _with_meta(item, reply=reply, known=item.known(k))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from earnest.completion import Sampling
 from earnest.engines.audio_cache import AudioCache
 from earnest.engines.load import load_local, model_key
-from earnest.errors import RecipeError
+from earnest.errors import RecipeError, needs_extra
 from earnest.example import Example, load_manifest
 from earnest.files import write_json
 from earnest.finding import Metric
@@ -47,8 +47,8 @@ class DataSettings:
         model: whose knowledge it is; any that runs in this process.
         train: manifest of the questions to learn from; empty for the diagnostic world's training split.
         validation: manifest of those to choose on; empty for its validation split.
-        train_items: questions of the world, or the first of the manifest; 0 for all of it.
-        validation_items: likewise.
+        train_items: questions of the world's training split; a manifest is taken whole.
+        validation_items: of its validation split.
         seed: of the worlds and of the samples.
         samples: drawn per question.
         temperature: of the samples.
@@ -63,8 +63,8 @@ class DataSettings:
     model: str = "pocket"
     train: str = ""
     validation: str = ""
-    train_items: int = 3000
-    validation_items: int = 900
+    train_items: int = 0
+    validation_items: int = 0
     seed: int = 20
     samples: int = 5
     temperature: float = 1.0
@@ -80,15 +80,17 @@ class DataSettings:
 
         Raises:
             EarnestError: one is out of its range.
-            RecipeError: a manifest is not there, or the world is asked for no item.
+            RecipeError: a manifest is not there, or not both or neither of it and a number of items is given.
         """
         check_numbers(self.samples, 1, self.nothing_share, self.idk, self.temperature)
         for name, items in (("train", self.train_items), ("validation", self.validation_items)):
             manifest = getattr(self, name)
             if manifest and not Path(manifest).is_file():
                 raise RecipeError(f"{name} = {manifest!r} is no file: name a manifest, or leave it out for the world")
-            if items < (0 if manifest else 1):
-                raise RecipeError(f"{name}_items is {items}: the world needs at least 1")
+            if manifest and items:
+                raise RecipeError(f"{name}_items is {items}, and a manifest is taken whole: leave the number out")
+            if not manifest and items < 1:
+                raise RecipeError(f"{name}_items is {items}: the world needs at least 1, or name a manifest as {name}")
 
 
 @dataclass(frozen=True)
@@ -149,20 +151,21 @@ def _manifest(settings: DataSettings, context: Context, split: str) -> Path:
 
 
 def _examples(settings: DataSettings, context: Context, split: str) -> list[Example]:
-    n = settings.train_items if split == "train" else settings.validation_items
-    return load_manifest(_manifest(settings, context, split))[: n or None]
+    return load_manifest(_manifest(settings, context, split))
 
 
 def _write_data(settings: DataSettings, context: Context) -> None:
-    examples = _examples(settings, context, "train")
-    for split, asked in (("train", examples), ("validation", _examples(settings, context, "validation"))):
+    examples, held = _examples(settings, context, "train"), _examples(settings, context, "validation")
+    for split, asked in (("train", examples), ("validation", held)):
         nameless = [example.id for example in asked if not example.groups.get("modality")]
         if nameless:
             raise RecipeError(
                 f"{len(nameless)} questions of {split} have no modality, such as {nameless[0]}: add it, an adapter "
                 "is trained for each"
             )
-    context.log(f"{len(examples)} questions")
+    if untaught := {each.groups["modality"] for each in held} - {each.groups["modality"] for each in examples}:
+        raise RecipeError(f"no question of train is about {', '.join(sorted(untaught))}, and some of validation are")
+    context.log(f"{len(examples)} questions to learn from, {len(held)} to choose on")
     engine = load_local(settings.model, threads=settings.threads, batch_size=settings.batch_size)
     drawn = draw(
         engine,
@@ -177,7 +180,7 @@ def _write_data(settings: DataSettings, context: Context) -> None:
         progress=lambda done, total: context.log(f"{done} of {total} questions drawn"),
     )
     made_of = {"model": settings.model, "key": engine.key, "temperature": settings.temperature, "seed": settings.seed}
-    card = write_data(drawn, context.folder, settings.samples, idk=settings.idk, seed=settings.seed, made_of=made_of)
+    card = write_data(drawn, context.folder, settings.samples, idk=settings.idk, share=0.0, made_of=made_of)
     context.log(f"known by K: {card['known_by_k']}, left out: {len(card['left_out'])}")
 
 
@@ -238,25 +241,18 @@ def _choose(settings: ChoiceSettings, context: Context) -> None:
 def _ship(_: ShipSettings, context: Context) -> None:
     from earnest.pocket import idk_folder
 
-    ship_adapters(context.root, context.stages["idk-data"], idk_folder())
+    ship_adapters(context.root, "pocket", idk_folder())
     context.log(f"in {idk_folder()}")
 
 
-def ship_adapters(root: Path, source: DataSettings, target: Path) -> None:
+def ship_adapters(root: Path, model: str, target: Path) -> None:
     """Puts the chosen adapters and the paper's in place, all or none of them.
 
     Args:
         root: folder of the recipe.
-        source: settings of its `idk-data`.
+        model: the name of the model that they are for.
         target: where to; what lies there is replaced.
-
-    Raises:
-        RecipeError: the paper's K was not trained.
     """
-    if source.samples != PAPERS_K:
-        raise RecipeError(
-            f"{source.samples} samples were drawn, the paper's K = N = {PAPERS_K} is shipped beside: draw 5"
-        )
     card = json.loads((root / "idk-choice" / _choice.CARD).read_text("utf-8"))
     seconds = {
         stage: json.loads((root / stage / "stage.json").read_text("utf-8"))["seconds"]
@@ -268,7 +264,7 @@ def ship_adapters(root: Path, source: DataSettings, target: Path) -> None:
     _copy(root / "idk-adapters" / f"k{PAPERS_K}", fresh / f"k{PAPERS_K}")
     for file in fresh.glob("*/*/adapter_config.json"):
         # A folder of the machine it was trained on tells nobody anything.
-        write_json(file, {**json.loads(file.read_text("utf-8")), "base_model_name_or_path": source.model})
+        write_json(file, {**json.loads(file.read_text("utf-8")), "base_model_name_or_path": model})
     write_json(fresh / _choice.CARD, {**card, "seconds": seconds})
     shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)
@@ -301,13 +297,22 @@ def _made_of(settings: DataSettings) -> list[str]:
     return [model_key(settings.model), world_version(), *given]
 
 
-def _only_pocket(settings: ShipSettings, stages: dict[str, object]) -> None:
+def _can_train(_: AdapterSettings, __: dict[str, object]) -> None:
+    with needs_extra("train"):
+        import peft  # noqa: F401  # pyright: ignore[reportUnusedImport]
+
+
+def _can_ship(_: ShipSettings, stages: dict[str, object]) -> None:
     source = stages.get("idk-data")
-    if isinstance(source, DataSettings) and source.model != "pocket":
+    if not isinstance(source, DataSettings):
+        return
+    if source.model != "pocket":
         raise RecipeError(f"only pocket's adapters are shipped, these are for {source.model}: leave idk-ship out")
+    if source.samples != PAPERS_K:
+        raise RecipeError(f"samples is {source.samples}: the paper's K = N = {PAPERS_K} is shipped beside, draw 5")
 
 
 data = Stage(DataSettings, _write_data, made_of=_made_of)
-adapters = Stage(AdapterSettings, _train, ("idk-data",))
+adapters = Stage(AdapterSettings, _train, ("idk-data",), check=_can_train)
 choice = Stage(ChoiceSettings, _choose, ("idk-data", "idk-adapters"))
-ship = Stage(ShipSettings, _ship, ("idk-data", "idk-adapters", "idk-choice"), publishes=True, check=_only_pocket)
+ship = Stage(ShipSettings, _ship, ("idk-data", "idk-adapters", "idk-choice"), publishes=True, check=_can_ship)

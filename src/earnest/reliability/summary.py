@@ -20,10 +20,12 @@ Asked = dict[str, tuple[list[Record], list[float | None]]]
 
 _GAINS = ("conservativeness", "humbleness", "rgi_total", "rgi_group")
 _COLUMNS = (
-    "method", "accuracy", "truthfulness", "rejection", "reliability", "random refusal in %", "above it",
+    "method", "accuracy", "truthfulness", "rejection", "unread", "reliability", "random refusal in %", "above it",
     "right lost", "wrong removed", "RGI (of all)", "RGI (of each group)",
 )  # fmt: skip
+_READ = (Outcome.CORRECT, Outcome.WRONG, Outcome.ABSTAINED)
 _NOTE = (
+    "Unread: refused, malformed, unfinished or failed, which counts as wrong. "
     "Random refusal: the reliability of whoever refuses as many questions at random and else answers as if forced. "
     "Right lost and wrong removed are shares of all items against the untouched model; RGI is the log10 of their "
     "ratio, above 0 where the method is worth it."
@@ -106,6 +108,7 @@ def _compared(
                 state["accuracy"],
                 state["truthfulness"],
                 state["rejection"],
+                sum(outcome not in _READ for outcome in outcomes),
                 state["reliability"],
                 100 * line,
                 over,

@@ -230,6 +230,8 @@ def run(
             note(False)
             log(f"{name}: {text}")
 
+        # From here on the folder is this stage's: a kill before its first line costs nothing.
+        note(False)
         stage.run(values, Context(root, folder, settings, report))
         seconds[name] = note(True)
         log(f"{name}: complete ({seconds[name]:.0f} s)")

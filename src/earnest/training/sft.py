@@ -26,6 +26,7 @@ from earnest.engines.families.family import Family, Prompt
 from earnest.engines.lora import CONFIG, flags_restored, require_bare
 from earnest.engines.prefill import left_pad, positions_of
 from earnest.engines.sharing import audio_key
+from earnest.engines.weights import state_key
 from earnest.errors import EarnestError, ModelError, needs_extra
 from earnest.files import write_json
 
@@ -43,10 +44,12 @@ class Lesson:
     Attributes:
         conversation: makes the request when it is its turn, so that not all clips are in memory at once.
         reply: as the model would write it, its tags included.
+        name: tells the request from others, as an example's id does.
     """
 
     conversation: Callable[[], Conversation]
     reply: str
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -131,8 +134,8 @@ def fine_tune(
 ) -> Path:
     """Trains a LoRA adapter on replies and saves it as peft does; the model itself is afterwards as it was before.
 
-    An interrupted training goes on from its last whole checkpoint in `out/checkpoints`, if that is of the same lessons
-    and settings; else it begins anew. One process, on the device that the model is on.
+    An interrupted training goes on from its last whole checkpoint in `out/checkpoints`, if that is of the same lessons,
+    settings and weights; else it begins anew. One process, on the device that the model is on.
 
     Args:
         family: the loaded model, without an adapter.
@@ -155,7 +158,8 @@ def fine_tune(
     require_bare(family.model)
     out = Path(out)
     rows = _Rows(family, lessons)
-    begun = _checkpoint(out / CHECKPOINTS, content_key([asdict(settings), [lesson.reply for lesson in lessons]]))
+    taught = [[lesson.name, lesson.reply] for lesson in lessons]
+    begun = _checkpoint(out / CHECKPOINTS, content_key([asdict(settings), taught, state_key(family.model)]))
     parts = () if settings.parts == "all" else (settings.parts,)
     config = LoraConfig(
         r=settings.rank,
@@ -228,8 +232,9 @@ def fine_tune(
         finally:
             worn.unload()
     # In one move: a kill leaves either a training to complete or a complete one.
-    done = (out / CHECKPOINTS).rename(out / f"{CHECKPOINTS}.done")
-    shutil.rmtree(done)
+    done = out / f"{CHECKPOINTS}.done"
+    shutil.rmtree(done, ignore_errors=True)
+    shutil.rmtree((out / CHECKPOINTS).rename(done))
     return out
 
 
