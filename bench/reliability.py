@@ -35,8 +35,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--split", default=SPLIT)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--per-template", type=int, default=50)
-    parser.add_argument("--control-items", type=int, default=300)
+    parser.add_argument("--per-template", type=int, default=30)
+    parser.add_argument("--control-items", type=int, default=150)
     parser.add_argument("--adapters", type=Path, default=None, help="instead of the shipped ones; writes no claim")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -68,7 +68,10 @@ def main() -> None:
         raise SystemExit("no adapters are shipped: earnest train recipes/pocket/reliability.toml")
     found = run(adapters.name, adapters, options.control_items, 5).metrics
     beside = run("k5", papers, 0, 2).metrics if options.adapters is None else {}
-    seconds = round(time.time() - started, 1)
+    # A killed measurement goes on: its time is that of all parts.
+    clock = out / "seconds.json"
+    seconds = round(time.time() - started + (json.loads(clock.read_text()) if clock.exists() else 0.0), 1)
+    clock.write_text(json.dumps(seconds))
     notes: dict[str, str] = json.loads((ROOT / "bench" / "notes.json").read_text())
 
     claims: list[Claim] = []
@@ -105,6 +108,7 @@ def main() -> None:
     put("reliability.rel_over_random_refusal", found["idk_sft.over_random_refusal_of_forced"], ">= 0.05")
     put("reliability.accuracy_lost", _negated(found["idk_sft.accuracy_change"]), "<= 0.03")
     put("reliability.silence_abstention", found["idk_sft.abstention.silent"], ">= 0.95")
+    put("reliability.silence_abstention_open", found["idk_sft.abstention.silent_open"])
     put("reliability.clean_abstention_on_known", found["idk_sft.abstention_on_known"], "<= 0.05")
     best = max(found[f"{method}.rgi_group"].value for method in PROMPTED)
     for method in (*PROMPTED, "idk_sft"):

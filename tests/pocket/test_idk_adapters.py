@@ -42,7 +42,9 @@ def test_pockets_own_are_taken_where_they_fit(capsys: pytest.CaptureFixture[str]
     assert _idk_adapters("pocket", None, None, None, bare=True)
     assert capsys.readouterr().out == ""
     assert _idk_adapters("pocket", None, None, [of("")], bare=True) is None
-    assert "are left out: there is no adapter for no modality" in " ".join(capsys.readouterr().out.split())
+    assert "are left out: 1 of 1 questions have a modality without an adapter (none)" in " ".join(
+        capsys.readouterr().out.split()
+    )
     assert _idk_adapters("pocket", None, None, [of("sound")], bare=False) is None
     assert _idk_adapters("some/folder", None, None, [of("sound")], bare=True) is None
 
@@ -50,7 +52,7 @@ def test_pockets_own_are_taken_where_they_fit(capsys: pytest.CaptureFixture[str]
 def test_what_is_named_must_fit(tmp_path: Path) -> None:
     folder = idk_adapters()
     assert folder is not None
-    with pytest.raises(ModelError, match="there is no adapter for no modality"):
+    with pytest.raises(ModelError, match="have a modality without an adapter"):
         _idk_adapters("pocket", None, folder, [of("")], bare=True)
     with pytest.raises(ModelError, match="is behind a server"):
         _idk_adapters("server:http://127.0.0.1:1/v1#m", None, folder, [of("sound")], bare=True)

@@ -21,7 +21,7 @@ from earnest.example import Example
 from earnest.finding import Finding
 from earnest.grading import Outcome
 from earnest.reliability.audit import audit
-from earnest.reliability.controls import SNRS_DB, conditions, control_findings, spread
+from earnest.reliability.controls import SNRS_DB, conditions, control_findings, open_at_silence, spread
 from earnest.reliability.fine_tuned import cross_metrics, find_adapters
 from earnest.reliability.gain import gain
 from earnest.reliability.prompting import instructed, methods, untouched
@@ -103,7 +103,7 @@ def test_each_item_is_answered_by_its_own_adapter(make: Callable[[Path], Path], 
     )
     assert one.metrics["idk_sft.rejection"].value == 1
     assert not [name for name in one.metrics if name.startswith("cross")]
-    with pytest.raises(ModelError, match="no adapter for no modality"):
+    with pytest.raises(ModelError, match=r"without an adapter \(none\)"):
         audit(engine, plain, tmp_path / "two", adapters=find_adapters(tmp_path / "adapters"))
 
 
@@ -112,6 +112,8 @@ def test_a_server_wears_no_adapter(tmp_path: Path) -> None:
         audit(FakeEngine(lambda _: "dog"), [example(0)], tmp_path, adapters={"all": tmp_path})
     with pytest.raises(ModelError, match="holds no adapter"):
         find_adapters(tmp_path)
+    with pytest.raises(ModelError, match="there is no folder"):
+        find_adapters(tmp_path / "nowhere")
 
 
 def test_the_matrix_is_the_gain_of_each_cell() -> None:
@@ -149,6 +151,14 @@ def test_conditions_change_the_audio_alone() -> None:
     assert conditions()["swapped"](silent[:1]) == []
 
 
+@pytest.mark.parametrize(
+    ("choices", "wanted"),
+    [(("yes", "No"), False), (("2", "0"), False), (("dog", "cat"), True), (("1", "2", "3"), True), (None, True)],
+)
+def test_silence_leaves_open_what_no_choice_answers(choices: tuple[str, ...] | None, wanted: bool) -> None:
+    assert open_at_silence(Example("q", (), "?", choices)) is wanted
+
+
 def test_controls_are_spread_over_the_modalities() -> None:
     sorted_examples = sorted((example(number) for number in range(30)), key=lambda each: each.groups["modality"])
     chosen = spread(sorted_examples, 9, seed=1)
@@ -158,7 +168,7 @@ def test_controls_are_spread_over_the_modalities() -> None:
 
 
 def test_the_controls_count_what_was_abstained_from() -> None:
-    names = ["clean", "silent", "noise at -20 dB", "noise at 20 dB"]
+    names = ["clean", "silent", "silent, open", "noise at -20 dB", "noise at 20 dB"]
     said = {
         "idk_sft": {
             "clean": {"a": RIGHT, "b": IDK, "c": IDK},
@@ -167,7 +177,8 @@ def test_the_controls_count_what_was_abstained_from() -> None:
             "noise at 20 dB": {"a": RIGHT, "b": WRONG, "c": WRONG},
         }
     }
-    metrics, table, curves = control_findings(said, {"a": RIGHT, "b": RIGHT, "c": WRONG})
+    metrics, table, curves = control_findings(said, {"a": RIGHT, "b": RIGHT, "c": WRONG}, {"a", "b"})
+    assert metrics["idk_sft.abstention.silent_open"].n == 2
     assert metrics["idk_sft.abstention.silent"].value == 1
     assert metrics["idk_sft.abstention.snr_-20_db"].value == pytest.approx(2 / 3)
     assert metrics["idk_sft.abstention_on_known"].value == 0.5

@@ -173,7 +173,8 @@ def test_the_data_set_reads_back(tmp_path: Path) -> None:
         row.meta["reply"] for row in load_manifest(tmp_path / "data" / "train.jsonl")
     ]
     assert len(taught) + card["validation"] == 8
-    assert read_lessons(tmp_path / "data" / "train.jsonl", "music") == []
+    with pytest.raises(EarnestError, match="no lesson of modality 'music': it has sound"):
+        read_lessons(tmp_path / "data" / "train.jsonl", "music")
     assert taught[0].conversation().clips[0].duration_s > 0
     assert card["known_by_k"] == {"1": 5, "2": 4, "3": 3, "4": 2, "5": 1}
     assert card["idk_share"]["n"] == len(drawn)
@@ -202,7 +203,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         main([*asked, "--max-new-tokens", "8", "--threads", "1", "--nothing", "0.5"])
     assert ended.value.code in (0, None)
     shown = capsys.readouterr().out
-    assert "at least 2 of 2 right: 0 of 4 questions" in shown
+    assert "at least 2 of 2 right: 0 of 4, 0.0 % [0.0, 49.0], n = 4" in shown
     assert len(read_drawn(out / "drawn.jsonl")) == 6
     assert {path.name for path in out.iterdir()} >= {"train.jsonl", "validation.jsonl", "card.json", "resolved.toml"}
     # Another question to the same folder is refused; a k beyond n before any model is loaded.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -142,6 +143,7 @@ def audit(
 
             finding = audit_reliability(engine, examples, run, progress=report, **asking, **options)
             # The modalities' own tables are in the scorecard.
+            console.print(finding.notes[0], markup=False)
             for table in (finding.tables[0], *(table for table in finding.tables[1:] if _is_extra(table))):
                 _print_table(table)
             lost = [record for record in finding.records if record["outcome"] == Outcome.FAILED.value]
@@ -151,7 +153,8 @@ def audit(
         else:
             finding = audit_answers(engine, examples, run, question_only=question_only, progress=report, **options)
 
-    console.print(finding.notes[0], markup=False)
+    if concern == "answers":
+        console.print(finding.notes[0], markup=False)
     shown = [name for name in finding.metrics if name.startswith(("accuracy", "gain_over_question_only"))]
     for name in shown:
         console.print(f"{name:<34}{finding.metrics[name]}", markup=False)
@@ -250,6 +253,8 @@ def _print_table(table: Table) -> None:
 def _cell(cell: str | int | float | Metric | None) -> str:
     if cell is None:
         return ""
+    if isinstance(cell, Metric) and math.isnan(cell.value):
+        return "-"
     if isinstance(cell, Metric):
         return str(cell).split(", n =")[0]
     return f"{cell:.1f}" if isinstance(cell, float) else str(cell)

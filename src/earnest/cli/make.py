@@ -69,6 +69,7 @@ def idk(
     from earnest.finding import Metric
     from earnest.reliability.known import draw, write_data
     from earnest.run import RunDirectory, run_folder
+    from earnest.statistics import wilson
 
     key = model_key(model, base_url, adapter)
     output = output or run_folder(model, key, f"idk-{data.stem}-n{len(examples)}")
@@ -102,8 +103,12 @@ def idk(
             progress=report,
         )
     card = write_data(drawn, output, k, idk=answer, seed=seed, made_of=made_of)
+    console.print(f"{run.computed} computed, {run.reused} reused", markup=False)
     for number, known in card["known_by_k"].items():
-        console.print(f"at least {number} of {samples} right: {known} of {len(examples)} questions", markup=False)
+        share = wilson(known, len(examples))
+        console.print(f"at least {number} of {samples} right: {known} of {len(examples)}, {share}", markup=False)
+    added = {kind: count for kind, count in card["items"].items() if kind != "question"}
+    console.print(f"added, with nothing to hear: {added or 'none'}", markup=False)
     console.print(f"retargeted at K = {k}: {Metric.from_json(card['idk_share'])}", markup=False)
     if left_out := card["left_out"]:
         name, why = next(iter(left_out.items()))

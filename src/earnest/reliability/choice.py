@@ -78,18 +78,17 @@ def dial_curves(adapters: Path) -> list[Curve]:
     by_k = {at: _metrics(row) for at, row in choice["by_k"].items()}
     dial = {float(at): _metrics(row) for at, row in choice["dial"].items()}
     n = next(iter(by_k.values()))["accuracy"].n
-    found = [
-        _curve(f"accuracy against rejection, K = 1 to {len(by_k)} (validation, n = {n})", "K of N samples", "rejection",
-               "accuracy", [metrics["rejection"].value for metrics in by_k.values()],
-               [metrics["accuracy"] for metrics in by_k.values()])
-    ]  # fmt: skip
+    when = f"when the adapters were chosen, validation, n = {n}"
+    x, y = ([metrics[name] for metrics in by_k.values()] for name in ("rejection", "accuracy"))
+    title = f"accuracy against rejection, K = 1 to {len(by_k)} ({when})"
+    found = [_curve(title, "K of N samples", "rejection", "accuracy", [metric.value for metric in x], y)]
     for name, axis in (
         ("conservativeness", "share"),
         ("humbleness", "share"),
         ("accuracy", "share"),
         ("rgi_total", "RGI"),
     ):
-        title = f"adapter dial at K = {choice['k']} (validation, n = {n})"
+        title = f"adapter dial at K = {choice['k']} ({when})"
         own = title if axis == "share" else f"RGI (of all) along the {title}"
         found.append(_curve(own, name, "strength", axis, list(dial), [metrics[name] for metrics in dial.values()]))
     return found

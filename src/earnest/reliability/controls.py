@@ -7,7 +7,7 @@ on what it answered right when all was clean. (The paper has no such control.)
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
 from itertools import zip_longest
 
@@ -17,7 +17,9 @@ from earnest.finding import Curve, Metric, Table
 from earnest.grading import Outcome
 from earnest.statistics import wilson
 
-CLEAN = "clean"
+CLEAN, SILENT, OPEN = "clean", "silent", "silent, open"
+NOTHING = frozenset({"no", "none", "nothing", "0", "zero"})
+"""Choices that silence makes right."""
 SNRS_DB = (-20.0, -15.0, -10.0, -5.0, 0.0, 10.0, 20.0)
 Condition = Callable[[Sequence[Example]], list[Example]]
 """Examples to the same questions about other clips; what cannot be made is left out."""
@@ -30,7 +32,7 @@ def conditions(seed: int = 0) -> dict[str, Condition]:
         seed: of the noise.
     """
     noisy = {f"noise at {snr:g} dB": partial(_noisy, snr_db=snr, seed=seed) for snr in SNRS_DB}
-    return {CLEAN: list, "silent": _silent, "swapped": _swapped, **noisy}
+    return {CLEAN: list, SILENT: _silent, "swapped": _swapped, **noisy}
 
 
 def spread(examples: Sequence[Example], count: int, seed: int = 0) -> list[Example]:
@@ -45,32 +47,45 @@ def spread(examples: Sequence[Example], count: int, seed: int = 0) -> list[Examp
     return in_turn[:count]
 
 
+def open_at_silence(example: Example) -> bool:
+    """Whether nobody could answer over silence: "no" and "0" are right there where they can be chosen."""
+    return not example.choices or NOTHING.isdisjoint(choice.strip().lower() for choice in example.choices)
+
+
 def control_findings(
-    outcomes: Mapping[str, Mapping[str, Mapping[str, Outcome]]], before: Mapping[str, Outcome]
+    outcomes: Mapping[str, Mapping[str, Mapping[str, Outcome]]],
+    before: Mapping[str, Outcome],
+    unanswerable: Container[str] = (),
 ) -> tuple[dict[str, Metric], Table, list[Curve]]:
     """What was abstained from where.
 
     Args:
         outcomes: method, to condition, to outcome by the example's id.
         before: the untouched model's outcomes on clean audio, by id.
+        unanswerable: ids of the items that are open at silence.
 
     Returns:
-        Metrics `METHOD.abstention.CONDITION` and `METHOD.abstention_on_known` (clean items that were right before),
-        a table of them, and rejection by signal-to-noise ratio.
+        Metrics `METHOD.abstention.CONDITION` ("silent_open" of the unanswerable alone) and
+        `METHOD.abstention_on_known` (clean items that were right before), a table of them, and rejection by
+        signal-to-noise ratio.
     """
     metrics: dict[str, Metric] = {}
     rows: list[tuple[str | Metric, ...]] = []
     curves: list[Curve] = []
     names: list[str] = []
     for method, by_condition in outcomes.items():
-        names = list(by_condition)
-        rates = {name: _abstention(list(found.values())) for name, found in by_condition.items()}
+        rates: dict[str, Metric] = {}
+        for name, found in by_condition.items():
+            rates[name] = _abstention(list(found.values()))
+            if name == SILENT:
+                rates[OPEN] = _abstention([outcome for key, outcome in found.items() if key in unanswerable])
         known = [
             outcome for key, outcome in by_condition[CLEAN].items() if before.get(key, Outcome.WRONG) is Outcome.CORRECT
         ]
         on_known = _abstention(known)
         metrics |= {f"{method}.abstention.{_slug(name)}": rate for name, rate in rates.items()}
         metrics[f"{method}.abstention_on_known"] = on_known
+        names = list(rates)
         rows.append((method, on_known, *rates.values()))
         levels = [(snr, rates[name]) for snr in SNRS_DB if (name := f"noise at {snr:g} dB") in rates]
         curves.append(
@@ -85,12 +100,14 @@ def control_findings(
                 tuple(rate.high for _, rate in levels),
             )
         )
+    n = max((len(found[CLEAN]) for found in outcomes.values()), default=0)
+    right_before = ", ".join(f"{row[1].n} ({row[0]})" for row in rows if isinstance(row[1], Metric))
     table = Table(
-        "Controls: how much is abstained from",
+        f"Controls: how much is abstained from, n = {n}",
         ("method", "clean, right before", *names),
         tuple(rows),
         "White noise over the whole clip, at a ratio to the clip's own power; swapped: another question's clip, of the "
-        "same modality.",
+        f"same modality; silent, open: where no choice says that nothing is there. Right before: n = {right_before}.",
     )
     return metrics, table, curves
 
@@ -100,7 +117,7 @@ def _abstention(outcomes: Sequence[Outcome]) -> Metric:
 
 
 def _slug(name: str) -> str:
-    return name.replace(" ", "_").replace("noise_at_", "snr_").replace("_dB", "_db")
+    return name.replace(", ", "_").replace(" ", "_").replace("noise_at_", "snr_").replace("_dB", "_db")
 
 
 def _silent(examples: Sequence[Example]) -> list[Example]:

@@ -30,6 +30,8 @@ def find_adapters(folder: Path) -> dict[str, Path]:
     Raises:
         ModelError: it holds neither.
     """
+    if not folder.is_dir():
+        raise ModelError(f"there is no folder {folder}: give one with adapters that peft saved")
     if (folder / CONFIG).is_file():
         return {ALL: folder}
     found = {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{CONFIG}"))}
@@ -46,11 +48,13 @@ def require_own(adapters: Mapping[str, Path], examples: Sequence[Example]) -> No
     """
     if ALL in adapters:
         return
-    without = sorted({example.groups.get("modality", "no modality") for example in examples} - set(adapters))
+    without = [example for example in examples if example.groups.get("modality", "") not in adapters]
     if without:
+        named = ", ".join(sorted({example.groups.get("modality", "none") for example in without}))
         raise ModelError(
-            f"there is no adapter for {', '.join(without)}: there are {', '.join(adapters)}; give the folder of one "
-            "adapter to use it for all"
+            f"{len(without)} of {len(examples)} questions have a modality without an adapter ({named}), such as "
+            f"{without[0].id}: name one of {', '.join(sorted(adapters))} in a column 'modality', or give the folder "
+            "of a single adapter, which then answers everything"
         )
 
 

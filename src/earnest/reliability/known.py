@@ -198,12 +198,16 @@ def read_lessons(manifest: Path | str, modality: str | None = None) -> list[Less
 
     Raises:
         ManifestError: it is no manifest, or a clip is gone.
+        EarnestError: it has no lesson of this modality.
     """
-    return [
-        Lesson(example.conversation, example.meta["reply"], example.id)
-        for example in load_manifest(manifest)
-        if modality in (None, example.groups.get("modality"))
-    ]
+    examples = load_manifest(manifest)
+    own = [example for example in examples if modality in (None, example.groups.get("modality"))]
+    if not own:
+        there = ", ".join(sorted({example.groups.get("modality", "none") for example in examples}))
+        raise EarnestError(
+            f"{manifest} has no lesson of the modality {modality!r}: it has {there}; leave it out for all"
+        )
+    return [Lesson(example.conversation, example.meta["reply"], example.id) for example in own]
 
 
 def split_off(known: Sequence[bool], *, share: float = VALIDATION_SHARE, seed: int = 0) -> list[bool]:
@@ -322,7 +326,9 @@ def _saved(example: Example, folder: Path) -> Example:
 
 def _nothing(count: int, share: float, seed: int) -> dict[int, str]:
     """Place of each question that is copied without its audio, and what stands there instead."""
-    chosen = random.Random(f"nothing to hear/{seed}").sample(range(count), round(share * count))
+    # One of each at least, if any are wanted.
+    wanted = min(count, max(2, round(share * count))) if share else 0
+    chosen = random.Random(f"nothing to hear/{seed}").sample(range(count), wanted)
     return {place: (SILENT, NOISE)[number % 2] for number, place in enumerate(chosen)}
 
 
