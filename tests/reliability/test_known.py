@@ -173,7 +173,7 @@ def test_the_data_set_reads_back(tmp_path: Path) -> None:
         row.meta["reply"] for row in load_manifest(tmp_path / "data" / "train.jsonl")
     ]
     assert len(taught) + card["validation"] == 8
-    with pytest.raises(EarnestError, match="no lesson of modality 'music': it has sound"):
+    with pytest.raises(EarnestError, match="no lesson of the modality 'music': it has sound"):
         read_lessons(tmp_path / "data" / "train.jsonl", "music")
     assert taught[0].conversation().clips[0].duration_s > 0
     assert card["known_by_k"] == {"1": 5, "2": 4, "3": 3, "4": 2, "5": 1}
