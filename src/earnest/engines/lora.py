@@ -45,8 +45,9 @@ def put_on(model: Any, folder: Path) -> Any:
         return ModelError(f"the adapter {folder} does not fit this model: {why}")
 
     with warnings.catch_warnings():
-        # What does not fit is an error below.
+        # What does not fit is an error below; what peft still asks of transformers is no user's concern.
         warnings.simplefilter("ignore", UserWarning)
+        warnings.simplefilter("ignore", FutureWarning)
         try:
             config: Any = PeftConfig.from_pretrained(str(folder))
             config.inference_mode = True
