@@ -25,7 +25,7 @@ from earnest.example import Example
 from earnest.finding import Curve, Finding, Metric, Table
 from earnest.grading import Outcome, Record, count, make_record, mmau_match, parse_reply
 from earnest.run import RunDirectory
-from earnest.statistics import paired_bootstrap, rate
+from earnest.statistics import clusters_of, paired_bootstrap, rate
 
 GREEDY = Sampling()
 CONFUSION_ANSWERS = 18
@@ -34,7 +34,8 @@ MAX_GROUP_VALUES = 60
 """A group with more values than this is an identifier, not a group."""
 SLICE_BATCHES = 4
 """Batches whose clips are held in memory at once."""
-_UNREAD = (Outcome.REFUSED, Outcome.MALFORMED, Outcome.UNFINISHED, Outcome.FAILED)
+UNREAD = (Outcome.REFUSED, Outcome.MALFORMED, Outcome.UNFINISHED, Outcome.FAILED)
+"""Neither right, wrong nor abstained: counted as wrong, and shown."""
 
 Progress = Callable[[int, int], None]
 
@@ -256,7 +257,7 @@ def _metrics(records: Sequence[Record], clips: Sequence[str], seed: int) -> dict
 def _gains(
     records: Sequence[Record], question_only: Sequence[Record], clips: Sequence[str], seed: int
 ) -> dict[str, Metric]:
-    clusters = clips if len(set(clips)) < len(clips) else None
+    clusters = clusters_of(clips)
     gains = {
         "gain_over_question_only": paired_bootstrap(
             _right(question_only), _right(records), seed=seed, clusters=clusters
@@ -320,7 +321,7 @@ def _group_table(
                 len(members),
                 outcomes[Outcome.WRONG],
                 outcomes[Outcome.ABSTAINED],
-                sum(outcomes[outcome] for outcome in _UNREAD),
+                sum(outcomes[outcome] for outcome in UNREAD),
             )
         )
     columns = (name, "accuracy", *(["question only"] if question_only is not None else []))
@@ -403,15 +404,13 @@ def _snr_curve(records: Sequence[Record], clips: Sequence[str], seed: int) -> tu
         return ()
     points = sorted((float(value), _accuracy(records, clips, members, seed)) for value, members in levels.items())
     return (
-        Curve(
+        Curve.of(
             "Accuracy over noise",
             "accuracy",
             "signal-to-noise ratio in dB",
             "fraction correct",
-            tuple(level for level, _ in points),
-            tuple(metric.value for _, metric in points),
-            tuple(metric.low for _, metric in points),
-            tuple(metric.high for _, metric in points),
+            (level for level, _ in points),
+            (metric for _, metric in points),
         ),
     )
 

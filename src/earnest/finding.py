@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -111,6 +111,13 @@ class Curve:
     y: tuple[float, ...]
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
+
+    @staticmethod
+    def of(title: str, label: str, x_label: str, y_label: str, x: Iterable[float], y: Iterable[Metric]) -> Curve:
+        """A line of metrics, with their intervals."""
+        metrics = tuple(y)
+        values, low, high = (tuple(getattr(each, name) for each in metrics) for name in ("value", "low", "high"))
+        return Curve(title, label, x_label, y_label, tuple(x), values, low, high)
 
     def __post_init__(self) -> None:
         """Checks that all points are complete."""

@@ -240,6 +240,11 @@ def _reliability(flags: Array) -> float:
     return EndState(int(correct), int(abstained), len(flags)).reliability
 
 
+def clusters_of(clips: Sequence[str]) -> Sequence[str] | None:
+    """The clusters [N] of items with these clips: the clips where some are shared, None where items are independent."""
+    return clips if len(set(clips)) < len(clips) else None
+
+
 def _members(clusters: Sequence[str], n: int) -> list[NDArray[np.intp]]:
     """[N] names to the items of each cluster, in the order of first appearance."""
     assert len(clusters) == n, f"{len(clusters)} cluster names for {n} items"

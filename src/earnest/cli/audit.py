@@ -197,28 +197,24 @@ def _idk_adapters(
     Raises:
         ModelError: what is named cannot be used; nothing is loaded yet.
     """
+    from earnest.engines.lora import require_peft
     from earnest.engines.server import served_model
-    from earnest.errors import ModelError, needs_extra
+    from earnest.errors import ModelError
     from earnest.pocket import idk_adapters
     from earnest.reliability.fine_tuned import find_adapters, require_own
 
-    if folder is not None:
-        if served_model(model, base_url):
-            raise ModelError(f"{model} is behind a server, which takes no adapter from here: leave out --idk-adapters")
-        with needs_extra("train"):
-            import peft  # pyright: ignore[reportUnusedImport]
-        found = find_adapters(folder)
-        require_own(found, examples or ())
-        return found
-    own = idk_adapters() if model == "pocket" and bare else None
+    if folder and served_model(model, base_url):
+        raise ModelError(f"{model} is behind a server, which takes no adapter from here: leave out --idk-adapters")
+    own = folder or (idk_adapters() if model == "pocket" and bare else None)
     if own is None:
         return None
     found = find_adapters(own)
     try:
         require_own(found, examples or ())
-        with needs_extra("train"):
-            import peft  # noqa: F401  # pyright: ignore[reportUnusedImport]
+        require_peft()
     except ModelError as error:
+        if folder:
+            raise
         console.print(f"pocket's adapters of IDK fine-tuning are left out: {error}", markup=False)
         return None
     return found

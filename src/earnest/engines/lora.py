@@ -15,6 +15,16 @@ from earnest.errors import ModelError, needs_extra
 CONFIG = "adapter_config.json"
 
 
+def require_peft() -> None:
+    """Checks that adapters can be put on and trained.
+
+    Raises:
+        ModelError: peft is not installed.
+    """
+    with needs_extra("train"):
+        import peft  # noqa: F401  # pyright: ignore[reportUnusedImport]
+
+
 def adapter_key(folder: Path) -> str:
     """Content hash of an adapter [32 hex digits].
 

@@ -81,7 +81,7 @@ def dial_curves(adapters: Path) -> list[Curve]:
     when = f"when the adapters were chosen, validation, n = {n}"
     x, y = ([metrics[name] for metrics in by_k.values()] for name in ("rejection", "accuracy"))
     title = f"accuracy against rejection, K = 1 to {len(by_k)} ({when})"
-    found = [_curve(title, "K of N samples", "rejection", "accuracy", [metric.value for metric in x], y)]
+    found = [Curve.of(title, "K of N samples", "rejection", "accuracy", [metric.value for metric in x], y)]
     for name, axis in (
         ("conservativeness", "share"),
         ("humbleness", "share"),
@@ -90,15 +90,8 @@ def dial_curves(adapters: Path) -> list[Curve]:
     ):
         title = f"adapter dial at K = {choice['k']} ({when})"
         own = title if axis == "share" else f"RGI (of all) along the {title}"
-        found.append(_curve(own, name, "strength", axis, list(dial), [metrics[name] for metrics in dial.values()]))
+        found.append(Curve.of(own, name, "strength", axis, list(dial), [metrics[name] for metrics in dial.values()]))
     return found
-
-
-def _curve(title: str, label: str, x_label: str, y_label: str, x: Sequence[float], y: Sequence[Metric]) -> Curve:
-    return Curve(
-        title, label, x_label, y_label, tuple(x),
-        tuple(metric.value for metric in y), tuple(metric.low for metric in y), tuple(metric.high for metric in y),
-    )  # fmt: skip
 
 
 def _row(metrics: Measured) -> dict[str, Any]:

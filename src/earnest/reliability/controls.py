@@ -89,15 +89,13 @@ def control_findings(
         rows.append((method, on_known, *rates.values()))
         levels = [(snr, rates[name]) for snr in SNRS_DB if (name := f"noise at {snr:g} dB") in rates]
         curves.append(
-            Curve(
+            Curve.of(
                 "abstention by signal-to-noise ratio",
                 method,
                 "SNR in dB",
                 "share abstained",
-                tuple(snr for snr, _ in levels),
-                tuple(rate.value for _, rate in levels),
-                tuple(rate.low for _, rate in levels),
-                tuple(rate.high for _, rate in levels),
+                (snr for snr, _ in levels),
+                (rate for _, rate in levels),
             )
         )
     n = max((len(found[CLEAN]) for found in outcomes.values()), default=0)

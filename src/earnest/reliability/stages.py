@@ -15,10 +15,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from earnest.accuracy import SLICE_BATCHES
 from earnest.completion import Sampling
 from earnest.engines.audio_cache import AudioCache
 from earnest.engines.load import load_local, model_key
-from earnest.errors import RecipeError, needs_extra
+from earnest.engines.lora import require_peft
+from earnest.errors import RecipeError
 from earnest.example import Example, load_manifest
 from earnest.files import write_json
 from earnest.finding import Metric
@@ -140,12 +142,9 @@ class ShipSettings:
 
 def _manifest(settings: DataSettings, context: Context, split: str) -> Path:
     """The questions of a split; the world's are rendered into the folder of `idk-data`."""
-    given, n = {
-        "train": (settings.train, settings.train_items),
-        "validation": (settings.validation, settings.validation_items),
-    }[split]
-    if given:
+    if given := getattr(settings, split):
         return Path(given)
+    n = getattr(settings, f"{split}_items")
     folder = context.root / "idk-data" / f"world-{split}"
     return make_world(folder, n, split=split, seed=settings.seed, workers=settings.workers)
 
@@ -284,8 +283,9 @@ def _outcomes(
 ) -> dict[str, Outcome]:
     """Outcome of each example by id; clips are loaded batch by batch."""
     found: dict[str, Outcome] = {}
-    for start in range(0, len(examples), 4 * batch_size):
-        part = examples[start : start + 4 * batch_size]
+    step = batch_size * SLICE_BATCHES
+    for start in range(0, len(examples), step):
+        part = examples[start : start + step]
         completions = run.run_batched(engine, [example.conversation() for example in part], sampling, batch_size)
         for example, completion in zip(part, completions, strict=True):
             found[example.id] = grade(completion.text, completion.stop, example).outcome
@@ -298,8 +298,7 @@ def _made_of(settings: DataSettings) -> list[str]:
 
 
 def _can_train(_: AdapterSettings, __: dict[str, object]) -> None:
-    with needs_extra("train"):
-        import peft  # noqa: F401  # pyright: ignore[reportUnusedImport]
+    require_peft()
 
 
 def _can_ship(_: ShipSettings, stages: dict[str, object]) -> None:

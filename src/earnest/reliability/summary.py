@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from earnest.accuracy import hearing_account
+from earnest.accuracy import UNREAD, hearing_account
 from earnest.finding import Curve, Finding, Metric, Table
 from earnest.grading import Outcome, Record
 from earnest.reliability.fine_tuned import ALL, FINE_TUNED, cross_metrics
 from earnest.reliability.gain import gain_metrics, random_refusal
 from earnest.reliability.selective import risk_coverage, selective_metrics
-from earnest.statistics import EndState, end_state_metrics
+from earnest.statistics import EndState, clusters_of, end_state_metrics
 
 UNTOUCHED, FORCED = "untouched", "forced"
 TOTAL = "all"
@@ -23,7 +23,6 @@ _COLUMNS = (
     "method", "accuracy", "truthfulness", "rejection", "unread", "reliability", "random refusal in %", "above it",
     "right lost", "wrong removed", "RGI (of all)", "RGI (of each group)",
 )  # fmt: skip
-_READ = (Outcome.CORRECT, Outcome.WRONG, Outcome.ABSTAINED)
 _NOTE = (
     "Unread: refused, malformed, unfinished or failed, which counts as wrong. "
     "Random refusal: the reliability of whoever refuses as many questions at random and else answers as if forced. "
@@ -54,7 +53,7 @@ def summarise(
     for group, members in _groups(rows[UNTOUCHED][0]).items():
         own_clips = [clips[place] for place in members]
         of = {name: [outcomes[name][place] for place in members] for name in rows}
-        table, found = _compared(group, of, _clusters(own_clips), shown or {}, seed)
+        table, found = _compared(group, of, clusters_of(own_clips), shown or {}, seed)
         metrics |= found
         tables.append(table)
     curves: list[Curve] = []
@@ -65,7 +64,7 @@ def summarise(
             for record, confidence in zip(records, sure, strict=True)
         ]
         if any(confidence is not None for confidence in answered):
-            found = selective_metrics(answered, right, seed=seed, clusters=_clusters(clips))
+            found = selective_metrics(answered, right, seed=seed, clusters=clusters_of(clips))
             metrics |= {f"{name}.{key}": metric for key, metric in found.items()}
             curves.append(risk_coverage(answered, right, name))
     crossed = {
@@ -75,7 +74,7 @@ def summarise(
     }
     if crossed and ALL not in crossed:
         modality = [record.groups["modality"] for record in rows[UNTOUCHED][0]]
-        found, matrices = cross_metrics(outcomes[UNTOUCHED], crossed, modality, seed=seed, clusters=_clusters(clips))
+        found, matrices = cross_metrics(outcomes[UNTOUCHED], crossed, modality, seed=seed, clusters=clusters_of(clips))
         metrics |= found
         tables += matrices
     metrics["accuracy"] = metrics[f"{UNTOUCHED}.accuracy"]
@@ -108,7 +107,7 @@ def _compared(
                 state["accuracy"],
                 state["truthfulness"],
                 state["rejection"],
-                sum(outcome not in _READ for outcome in outcomes),
+                sum(outcome in UNREAD for outcome in outcomes),
                 state["reliability"],
                 100 * line,
                 over,
@@ -117,11 +116,6 @@ def _compared(
         )
     n = len(of[UNTOUCHED])
     return Table(f"Reliability: {group}, n = {n}", _COLUMNS, tuple(rows), _NOTE), metrics
-
-
-def _clusters(clips: Sequence[str]) -> Sequence[str] | None:
-    """The clips if some are shared: then items are not independent."""
-    return clips if len(set(clips)) < len(clips) else None
 
 
 def _groups(records: Sequence[Record]) -> dict[str, list[int]]:

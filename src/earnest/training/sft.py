@@ -183,8 +183,8 @@ def fine_tune(
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
-            labels = inputs.pop("shift_labels")
-            loss = reply_loss(family, **{**inputs, "labels": labels}) / num_items_in_batch
+            del inputs["shift_labels"]
+            loss = reply_loss(family, **inputs) / num_items_in_batch
             return (loss, {}) if return_outputs else loss
 
     arguments: Any = TrainingArguments(
