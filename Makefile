@@ -48,6 +48,7 @@ check: $(INSTALLED)
 pocket: $(INSTALLED)
 	$(BIN)/earnest train recipes/pocket/base.toml
 	$(BIN)/earnest train recipes/pocket/reliability.toml
+	$(BIN)/earnest train recipes/pocket/faithfulness.toml
 
 bench: $(INSTALLED)
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev,bench]"

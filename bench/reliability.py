@@ -11,13 +11,13 @@ import json
 import time
 from pathlib import Path
 
-from results import Claim, adapters_key, machine, write_claim
+from results import Claims, adapters_key
 
 from earnest.completion import Sampling
 from earnest.engines.load import load_local
 from earnest.example import load_manifest
 from earnest.finding import Finding, Metric
-from earnest.pocket import idk_adapters
+from earnest.pocket import idk_adapters, idk_folder
 from earnest.reliability.audit import audit
 from earnest.reliability.fine_tuned import find_adapters
 from earnest.reliability.prompting import methods
@@ -25,7 +25,6 @@ from earnest.run import run_folder
 from earnest.world.dataset import make_world, world_version
 from earnest.world.questions import TEMPLATES
 
-ROOT = Path(__file__).resolve().parent.parent
 MODALITIES = ("sound", "music", "speech")
 SPLIT = "test"
 PROMPTED = ("idk_prompt", "mcot", "task_agent")
@@ -44,7 +43,7 @@ def main() -> None:
     engine = load_local("pocket", threads=options.threads)
     n = options.per_template * len(TEMPLATES)
     out = run_folder(
-        "pocket", adapters_key(), f"bench-reliability-{options.split}{options.seed}-n{n}-{world_version()}"
+        "pocket", adapters_key(idk_folder()), f"bench-reliability-{options.split}{options.seed}-n{n}-{world_version()}"
     )
     examples = load_manifest(make_world(out / "world", n, split=options.split, seed=options.seed, workers=2))
     sampling = Sampling(max_new_tokens=160)
@@ -72,34 +71,11 @@ def main() -> None:
     clock = out / "seconds.json"
     seconds = round(time.time() - started + (json.loads(clock.read_text()) if clock.exists() else 0.0), 1)
     clock.write_text(json.dumps(seconds))
-    notes: dict[str, str] = json.loads((ROOT / "bench" / "notes.json").read_text())
-
-    claims: list[Claim] = []
     command = f"python bench/reliability.py --seed {options.seed} --per-template {options.per_template}"
     command += f" --control-items {options.control_items}"
 
-    def put(name: str, metric: Metric, goal: str | None = None) -> None:
-        print(f"{name:<52}{metric}  {goal or ''}")
-        unit = metric.unit or "log10"
-        claims.append(
-            Claim(
-                name,
-                metric.value,
-                metric.low,
-                metric.high,
-                metric.n,
-                unit,
-                options.seed,
-                options.split,
-                command,
-                seconds,
-                machine(),
-                adapters_key(),
-                goal,
-                notes.get(name, ""),
-            )
-        )
-
+    claims = Claims(command, seconds, options.seed, options.split, adapters_key(idk_folder()))
+    put = claims.put
     for kind in ("rgi_group", "rgi_total"):
         put(f"reliability.{kind}.total", found[f"idk_sft.{kind}"])
         for modality in MODALITIES:
@@ -130,8 +106,7 @@ def main() -> None:
         put("reliability.k5.rel_over_random_refusal", beside["idk_sft.over_random_refusal_of_forced"])
 
     if options.adapters is None and options.split == SPLIT:
-        for claim in claims:
-            write_claim(claim)
+        claims.write()
 
 
 def _negated(metric: Metric) -> Metric:

@@ -134,6 +134,35 @@ def write_claim(claim: Claim, folder: Path = RESULTS) -> Path:
     return path
 
 
+class Claims:
+    """The claims of one command, printed as they come.
+
+    Args:
+        command: recomputes them.
+        seconds: how long it took.
+        seed: of the items.
+        split: of the items.
+        model: content key of what was measured.
+    """
+
+    def __init__(self, command: str, seconds: float, seed: int, split: str, model: str) -> None:
+        self._common = command, seconds, machine(), model
+        self._where = seed, split
+        self._notes: dict[str, str] = json.loads((ROOT / "bench" / "notes.json").read_text("utf-8"))
+        self._claims: list[Claim] = []
+
+    def put(self, name: str, metric: Any, goal: str | None = None) -> None:
+        """Takes one metric (`earnest.finding.Metric`) as a claim."""
+        print(f"{name:<62}{metric}  {goal or ''}")
+        numbers = metric.value, metric.low, metric.high, metric.n, metric.unit or "log10"
+        self._claims.append(Claim(name, *numbers, *self._where, *self._common, goal, self._notes.get(name, "")))
+
+    def write(self) -> None:
+        """Writes all of them."""
+        for claim in self._claims:
+            write_claim(claim)
+
+
 def read_claims(folder: Path = RESULTS) -> list[Claim]:
     """Reads all claims, sorted by name.
 
@@ -231,22 +260,27 @@ def stale(claims: list[Claim], shipped: set[str]) -> list[Claim]:
     return [claim for claim in claims if claim.model is not None and claim.model not in shipped]
 
 
+def shipped_key() -> str:
+    """Content key of the shipped weights alone."""
+    from earnest.engines.load import model_key
+
+    return model_key("pocket")
+
+
 def shipped_keys() -> set[str]:
-    """Content keys of what is shipped: the weights, and the weights with the adapters of IDK fine-tuning."""
-    from earnest.engines.load import model_key
+    """Content keys of what is shipped: the weights, and the weights with each concern's adapters."""
+    from earnest.pocket import hardened_folder, idk_folder
 
-    return {model_key("pocket"), adapters_key()}
+    return {shipped_key(), adapters_key(idk_folder()), adapters_key(hardened_folder())}
 
 
-def adapters_key() -> str:
-    """Content key of the shipped weights together with their adapters."""
+def adapters_key(folder: Path) -> str:
+    """Content key of the shipped weights together with the adapters in a folder."""
     from earnest.completion import content_key
-    from earnest.engines.load import model_key
     from earnest.engines.lora import adapter_key
-    from earnest.pocket import idk_folder
 
-    folders = sorted(path.parent for path in idk_folder().glob("*/*/adapter_config.json"))
-    return content_key([model_key("pocket"), *(adapter_key(folder) for folder in folders)])
+    folders = sorted(path.parent for path in folder.rglob("adapter_config.json"))
+    return content_key([shipped_key(), *(adapter_key(each) for each in folders)])
 
 
 def measure(claims: list[Claim]) -> None:

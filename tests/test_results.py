@@ -109,3 +109,11 @@ def test_infinity_reads_back(tmp_path: Path) -> None:
     path = results.write_claim(gain, tmp_path)
     assert json.loads(path.read_text())["value"] == "inf"
     assert results.read_claims(tmp_path) == [gain]
+
+
+@pytest.mark.parametrize("script", sorted(path.stem for path in (ROOT / "bench").glob("*.py")))
+def test_every_script_finds_what_it_imports(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if script == "server_client":
+        pytest.importorskip("inspect_ai")
+    monkeypatch.syspath_prepend(ROOT / "bench")
+    importlib.import_module(script)

@@ -198,3 +198,13 @@ SOUND = tone()
 def test_impossible_edits_say_value_limit_and_remedy(edit, message):
     with pytest.raises(AudioError, match=message):
         edit()
+
+
+def test_noise_alone_is_as_long_and_as_loud() -> None:
+    clip = noise(1.0)
+    alone = edits.noise_alone(clip, 3)
+    assert alone.samples.size == clip.samples.size
+    assert alone.rms == pytest.approx(clip.rms, rel=1e-5)
+    assert abs(np.corrcoef(alone.samples, clip.samples)[0, 1]) < 0.05
+    assert edits.noise_alone(clip, 3) == alone != edits.noise_alone(clip, 4)
+    assert edits.noise_alone(edits.silence(clip), 0).rms == pytest.approx(edits.QUIETEST_RMS, rel=1e-5)

@@ -1,6 +1,6 @@
 import pytest
 
-from earnest.grading import abstains, refuses
+from earnest.grading import abstains, open_at_silence, refuses
 
 CHOICES = ("dog", "cat")
 
@@ -67,3 +67,11 @@ def test_refusals(reply: str):
 )
 def test_no_refusals(reply: str):
     assert not refuses(reply)
+
+
+@pytest.mark.parametrize(
+    ("choices", "wanted"),
+    [(("yes", "No"), False), (("2", "0"), False), (("dog", "cat"), True), (("1", "2", "3"), True), (None, True)],
+)
+def test_silence_leaves_open_what_no_choice_answers(choices: tuple[str, ...] | None, wanted: bool) -> None:
+    assert open_at_silence(choices) is wanted

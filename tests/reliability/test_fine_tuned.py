@@ -21,7 +21,7 @@ from earnest.example import Example
 from earnest.finding import Finding
 from earnest.grading import Outcome
 from earnest.reliability.audit import audit
-from earnest.reliability.controls import SNRS_DB, conditions, control_findings, open_at_silence, spread
+from earnest.reliability.controls import SNRS_DB, conditions, control_findings, spread
 from earnest.reliability.fine_tuned import cross_metrics, find_adapters
 from earnest.reliability.gain import gain
 from earnest.reliability.prompting import instructed, methods, untouched
@@ -149,14 +149,6 @@ def test_conditions_change_the_audio_alone() -> None:
         SNRS_DB
     )
     assert conditions()["swapped"](silent[:1]) == []
-
-
-@pytest.mark.parametrize(
-    ("choices", "wanted"),
-    [(("yes", "No"), False), (("2", "0"), False), (("dog", "cat"), True), (("1", "2", "3"), True), (None, True)],
-)
-def test_silence_leaves_open_what_no_choice_answers(choices: tuple[str, ...] | None, wanted: bool) -> None:
-    assert open_at_silence(Example("q", (), "?", choices)) is wanted
 
 
 def test_controls_are_spread_over_the_modalities() -> None:

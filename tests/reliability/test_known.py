@@ -13,17 +13,17 @@ import pytest
 from tests.fakes import FakeEngine
 from tests.tiny import tiny_fused, tone
 
+from earnest.audio import Clip
+from earnest.audio.edits import measured_snr_db
 from earnest.cli import main
 from earnest.completion import Completion, Sampling, Stop
 from earnest.conversation import Conversation
 from earnest.errors import EarnestError, ManifestError
 from earnest.example import Example, load_manifest
 from earnest.reliability.known import (
-    NOISE,
-    SILENT,
     Drawn,
+    check_numbers,
     draw,
-    emptied_copy,
     lessons,
     read_drawn,
     read_lessons,
@@ -32,6 +32,7 @@ from earnest.reliability.known import (
     target,
     write_data,
 )
+from earnest.reliability.less_to_hear import NOISE, NOISY_DB, SILENT, emptied_copy, noisy_copies
 from earnest.run import RunDirectory
 
 
@@ -104,6 +105,27 @@ def test_nothing_to_hear_is_never_known(tmp_path: Path) -> None:
     assert quiet.clip.samples.shape == noisy.clip.samples.shape == original.clip.samples.shape
     assert np.array_equal(noisy.clip.samples, emptied_copy(original, NOISE).clip.samples)
     assert abs(np.corrcoef(noisy.clip.samples, original.clip.samples)[0, 1]) < 0.1
+
+
+def test_noisy_copies_lie_at_levels_of_their_own(tmp_path: Path) -> None:
+    examples = [replace(example(number), audio=(tone(300 + number, 0.5),)) for number in range(10)]
+    quiet = replace(examples[3], audio=(Clip(np.zeros(100, np.float32), 16000),))
+    examples[3] = quiet
+    copies = noisy_copies(examples, 1.0, tmp_path, seed=2)
+    # No noise can be measured against silence.
+    assert [copy.id for copy in copies] == [f"q{number}-noisy" for number in range(10) if number != 3]
+    levels = [float(copy.groups["snr_db"]) for copy in copies]
+    assert len(set(levels)) > 5
+    for copy, level in zip(copies, levels, strict=True):
+        own = next(each for each in examples if copy.id == f"{each.id}-noisy")
+        assert NOISY_DB[0] <= level <= NOISY_DB[1]
+        assert measured_snr_db(own.clip, copy.clip) == pytest.approx(level, abs=0.05)
+        assert (copy.question, copy.answer) == (own.question, own.answer)
+    assert noisy_copies(examples, 0.5, tmp_path, seed=2) == noisy_copies(examples, 0.5, tmp_path, seed=2)
+    assert len(noisy_copies(examples[4:], 0.5, tmp_path)) == 3
+    assert noisy_copies(examples, 0.0, tmp_path) == []
+    with pytest.raises(EarnestError, match="share of noisy copies is 2"):
+        check_numbers(5, 5, 0.0, noisy_share=2)
 
 
 def test_a_killed_drawing_computes_nothing_twice(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from earnest.completion import Completion, Stop
 from earnest.conversation import Conversation
 from earnest.errors import RecipeError
 from earnest.example import Example
-from earnest.reliability.prompting import HEARD_CHARACTERS, Prompt, methods, modality_of, task_agent
+from earnest.prompts import Prompt
+from earnest.reliability.prompting import HEARD_CHARACTERS, methods, modality_of, task_agent
 
 EXAMPLES = [
     Example("a", (tone(440, 0.5),), "which word is said?", ("dog", "cat"), "dog"),
@@ -64,7 +65,7 @@ def test_an_instruction_is_the_last_line() -> None:
 
 def test_the_task_agent_asks_the_tool_of_the_modality_and_hands_its_words_over() -> None:
     model = Model()
-    task_agent(Prompt.load("task-agent-1")).answer(EXAMPLES, model)
+    task_agent(Prompt.load("reliability", "task-agent-1")).answer(EXAMPLES, model)
     texts = [text.strip() for _, text in model.asked]
     assert texts[:3] == ["Is this sound, music or speech?"] * 3
     assert texts[3:6] == ["Transcribe the speech.", "Describe the music.", "Describe the audio."]
@@ -75,10 +76,11 @@ def test_the_task_agent_asks_the_tool_of_the_modality_and_hands_its_words_over()
 
 def test_a_tool_that_fails_is_the_items_failure() -> None:
     model = Model(fails=("music",))
-    done = task_agent(Prompt.load("task-agent-1")).answer(EXAMPLES, Model(fails=("Describe the music",)))
+    done = task_agent(Prompt.load("reliability", "task-agent-1")).answer(EXAMPLES, Model(fails=("Describe the music",)))
     assert [c.stop for c in done] == [Stop.END, Stop.FAILED, Stop.END]
     assert done[2].text.endswith("what sounds?")
-    assert [c.stop for c in task_agent(Prompt.load("task-agent-1")).answer(EXAMPLES, model)] == [Stop.FAILED] * 3
+    answered = task_agent(Prompt.load("reliability", "task-agent-1")).answer(EXAMPLES, model)
+    assert [c.stop for c in answered] == [Stop.FAILED] * 3
 
 
 def test_a_tool_that_repeats_itself_is_cut() -> None:
@@ -86,7 +88,7 @@ def test_a_tool_that_repeats_itself_is_cut() -> None:
     long._one = lambda conversation: (  # type: ignore[method-assign]
         long.asked.append(("", conversation.turns[-1].text)) or Completion("la " * 1000, Stop.LENGTH)
     )
-    task_agent(Prompt.load("task-agent-1")).answer(EXAMPLES[:1], long)
+    task_agent(Prompt.load("reliability", "task-agent-1")).answer(EXAMPLES[:1], long)
     assert len(long.asked[-1][1]) < HEARD_CHARACTERS + 200
 
 
@@ -98,4 +100,4 @@ def test_modalities_are_read_from_what_was_said_first() -> None:
 
 def test_an_unknown_prompt_names_the_known_ones() -> None:
     with pytest.raises(RecipeError, match="known are forced-1, forced-pocket-1, idk-1"):
-        Prompt.load("idk-9")
+        Prompt.load("reliability", "idk-9")

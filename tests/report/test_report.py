@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from earnest.audio import Clip
 from earnest.example import Example
 from earnest.finding import Curve
 from earnest.report import Header, write_scorecard
-from earnest.report.players import audio_uri, choose, player
+from earnest.report.players import Pair, audio_uri, choose, player
 from earnest.report.plots import RATE_HZ, ROWS, curves_svg, spectrogram, spectrogram_png
 
 
@@ -154,3 +156,24 @@ def test_a_curve_skips_what_is_not_finite() -> None:
     curve = Curve("t", "l", "x", "y", (0.0, 1.0, 2.0), (0.1, float("nan"), 0.3))
     (points,) = re.findall(r'<polyline[^>]*points="([^"]*)"', curves_svg([curve]))
     assert len(points.split()) == 2
+
+
+def test_faults_are_heard_before_and_after_and_windows_are_marked(tmp_path: Path) -> None:
+    asked = examples()[:2]
+    finding = audit(oracle(asked), asked, tmp_path / "run")
+    windows = [{"start": 0.0, "end": 0.5, "moved": True}, {"start": 0.5, "end": 1.0, "moved": False}]
+    finding = replace(finding, records=tuple({**row, "occlusion": windows} for row in finding.records))
+    other = tone(900, 2.0)
+    before, after = player(asked[0], finding.records[0]), player(asked[0], finding.records[0], other)
+    # What was changed lies elsewhere: the timeline is not shown over it.
+    assert (before.duration_s, after.duration_s) == (1.0, 2.0)
+    assert before.bars
+    assert not after.bars
+    assert not after.evidence
+    pair = Pair("obeys <a voice>", before, after)
+    page = write_scorecard(tmp_path / "page.html", finding, asked, Header("m", "d", "c"), pairs=[pair]).read_text()
+    assert "1 faults to listen to" in page
+    assert "obeys &lt;a voice&gt;" in page
+    assert page.count("<audio") == 4
+    assert page.count('class="moves"') == 4
+    assert after.audio in page

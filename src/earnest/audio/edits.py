@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 from earnest.audio.clip import Clip
 from earnest.errors import AudioError
 
+QUIETEST_RMS = 1e-3
+
 
 class Placement(Enum):
     """Where the chunks of a mask lie: the clip is cut into as many equal bins as there are chunks, one in each."""
@@ -68,6 +70,13 @@ def add_noise(clip: Clip, snr_db: float, seed: int) -> Clip:
     noise = _generator(clip, seed).standard_normal(clip.samples.size)  # [S] float64
     noise *= _rms_for_snr(clip, snr_db) / np.sqrt(np.mean(noise**2))
     return _edited(clip, clip.samples + noise, f"white noise at {snr_db:g} dB SNR, seed {seed}")
+
+
+def noise_alone(clip: Clip, seed: int) -> Clip:
+    """White Gaussian noise as long and as loud as the clip, in its place; at 0.001 of full scale where it is silent."""
+    noise = _generator(clip, seed).standard_normal(clip.samples.size)  # [S] float64
+    noise *= max(clip.rms, QUIETEST_RMS) / np.sqrt(np.mean(noise**2))
+    return _edited(clip, noise, f"replaced by white noise, seed {seed}")
 
 
 # ---- masks

@@ -1,20 +1,17 @@
-"""`earnest audit MODEL`: how often is it right, and what does it do otherwise?"""
+"""`earnest audit MODEL`: how often is it right, what does it do otherwise, and does it rest on the audio?"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from earnest.cli.console import command_line, console, progress
 from earnest.cli.options import Adapter, BaseUrl, Device, Dtype, MaxConnections, Model, Threads
-from earnest.finding import Metric, Table
 
-if TYPE_CHECKING:
-    from earnest.example import Example
+FAITHFULNESS_ITEMS = 100
+"""Of the world, each in about 60 variants."""
 
 
 def audit(
@@ -24,15 +21,20 @@ def audit(
         typer.Option(help="JSONL, JSON or CSV with audio, question, answer. Default: the diagnostic world."),
     ] = None,
     concern: Annotated[
-        Literal["answers", "reliability"],
-        typer.Option(help="answers: is it right? reliability: does it know what it does not know, and who helps?"),
+        Literal["answers", "reliability", "faithfulness"],
+        typer.Option(
+            help="answers: is it right? reliability: does it know what it does not know, and who helps? "
+            "faithfulness: is its reasoning grounded in the audio, and does the answer rest on it?"
+        ),
     ] = "answers",
     split: Annotated[str, typer.Option(help="Of the world: train, validation or test.")] = "test",
     limit: Annotated[
         int | None,
-        typer.Option("--limit", "-n", "--n", min=1, help="Ask only so many (world: 300 by default)."),
+        typer.Option("--limit", "-n", "--n", min=1, help="Ask only so many (world: 300; faithfulness: 100)."),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Questions at once; also what a kill can cost.")] = 64,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Requests at once; also what a kill can cost (faithfulness: four of them).")
+    ] = 64,
     seed: Annotated[int, typer.Option(min=0, help="Of the world, and of the bootstrap.")] = 0,
     output: Annotated[
         Path | None,
@@ -55,7 +57,8 @@ def audit(
         ),
     ] = None,
     words: Annotated[
-        str | None, typer.Option(help="Reliability: prompts, general or pocket. Default: as fits the model.")
+        str | None,
+        typer.Option(help="Reliability, faithfulness: words, general or pocket. Default: as fits the model."),
     ] = None,
     control_items: Annotated[
         int | None,
@@ -64,6 +67,21 @@ def audit(
     samples: Annotated[
         int, typer.Option(min=0, help="Reliability: confidence is the agreement of so many samples; 0: probability.")
     ] = 0,
+    probe: Annotated[
+        list[str] | None,
+        typer.Option(help="Faithfulness: only this intervention, such as noise or attack; repeat it. Default: all."),
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(help="Faithfulness: model that compares reasonings. Pocket's language is judged by rules."),
+    ] = None,
+    rewriter: Annotated[
+        str | None,
+        typer.Option(help="Faithfulness: model that paraphrases and errs. Pocket's language is rewritten by rules."),
+    ] = None,
+    user_turn: Annotated[
+        bool, typer.Option("--user-turn", help="Faithfulness: edited reasoning in the user's turn, for comparison.")
+    ] = False,
     no_report: Annotated[bool, typer.Option("--no-report", help="Write no scorecard.html.")] = False,
     retry_on_error: Annotated[bool, typer.Option("--retry-on-error", help="Ask again what failed earlier.")] = False,
     bank: Annotated[Path | None, typer.Option(help="Your own one-shot samples for the world.")] = None,
@@ -77,32 +95,41 @@ def audit(
 
     Exit code 1 if every request failed, or the accuracy is below --fail-under.
     """
+    from earnest.cli.concerns import answers, faithfulness, idk_adapters_of, reliability
     from earnest.cli.data import WORLD_ITEMS, World, read_data, source_of
 
-    world = World(split, seed, limit or WORLD_ITEMS, bank, workers)
+    asked_for = {
+        "reliability": {
+            "--idk-adapters": idk_adapters, "--samples": samples or None, "--control-items": control_items,
+        },
+        "faithfulness": {
+            "--probe": probe, "--judge": judge, "--rewriter": rewriter, "--user-turn": user_turn or None,
+        },
+    }  # fmt: skip
+    _refuse_others(concern, asked_for)
+    if words and concern == "answers":
+        raise typer.BadParameter("--words goes with --concern reliability or faithfulness")
+    if question_only and concern != "answers":
+        raise typer.BadParameter(f"--question-only goes with --concern answers: {concern} asks without audio itself")
+    world = World(
+        split, seed, limit or (FAITHFULNESS_ITEMS if concern == "faithfulness" else WORLD_ITEMS), bank, workers
+    )
     examples = read_data(data, limit) if data else None
     name = f"{data.stem}-n{len(examples)}" if data and examples is not None else world.name
-    name += "-question-only" * question_only
-    asking: dict[str, Any] = {}
+    words = words or ("pocket" if model == "pocket" else "general")
     if concern == "reliability":
-        from earnest.reliability.audit import CONTROL_ITEMS
-        from earnest.reliability.prompting import methods
-
-        if question_only:
-            raise typer.BadParameter("--question-only goes with --concern answers: the methods need the audio")
-        name += "-reliability"
         if adapter and idk_adapters:
             raise typer.BadParameter("--adapter changes the model itself, --idk-adapters are held against it: give one")
-        asking = {
-            "chosen": methods(words or ("pocket" if model == "pocket" else "general")),
-            "adapters": _idk_adapters(model, base_url, idk_adapters, examples, bare=adapter is None),
-            "control_items": CONTROL_ITEMS if control_items is None else control_items,
-            "samples": samples,
-        }
-    elif idk_adapters or words or samples or control_items is not None:
-        raise typer.BadParameter("--idk-adapters, --words, --samples and --control-items go with --concern reliability")
+        own = idk_adapters_of(model, base_url, idk_adapters, examples, bare=adapter is None)
+        chosen = reliability(words, own, control_items, samples)
+    elif concern == "faithfulness":
+        chosen = faithfulness(
+            words, probe or [], judge, rewriter, user_turn, "test" if data else split, seed, threads, examples
+        )
+    else:
+        chosen = answers(question_only)
+    name += chosen.suffix
 
-    from earnest.accuracy import audit as audit_answers
     from earnest.completion import Sampling, content_key
     from earnest.engines import load, model_key
     from earnest.engines.server import served_model
@@ -111,7 +138,7 @@ def audit(
 
     sampling = Sampling(max_new_tokens=max_new_tokens)
     # Other weights, or another version of the world, get a folder of their own: old runs are not in the way.
-    made_of = content_key([model_key(model, base_url, adapter), None if data else world.version, *_made_of(asking)])
+    made_of = content_key([model_key(model, base_url, adapter), None if data else world.version, *chosen.made_of])
     output = output or run_folder(model, made_of, name)
     run = RunDirectory(output)
     if examples is None:
@@ -137,27 +164,8 @@ def audit(
         "retry_failed": retry_on_error,
     }
     with progress("asking") as report:
-        if concern == "reliability":
-            from earnest.reliability.audit import audit as audit_reliability
-            from earnest.reliability.audit import untouched_alone
-
-            finding = audit_reliability(engine, examples, run, progress=report, **asking, **options)
-            # The modalities' own tables are in the scorecard.
-            console.print(finding.notes[0], markup=False)
-            for table in (finding.tables[0], *(table for table in finding.tables[1:] if _is_extra(table))):
-                _print_table(table)
-            lost = [record for record in finding.records if record["outcome"] == Outcome.FAILED.value]
-            if lost:
-                console.print(f"{len(lost)} requests failed, of all methods", markup=False)
-            finding = untouched_alone(finding)
-        else:
-            finding = audit_answers(engine, examples, run, question_only=question_only, progress=report, **options)
-
-    if concern == "answers":
-        console.print(finding.notes[0], markup=False)
-    shown = [name for name in finding.metrics if name.startswith(("accuracy", "gain_over_question_only"))]
-    for name in shown:
-        console.print(f"{name:<34}{finding.metrics[name]}", markup=False)
+        finding = chosen.run(engine, examples, run, {**options, "progress": report})
+    finding = chosen.show(finding)
     outcomes = count(Outcome(record["outcome"]) for record in finding.records)
     console.print(", ".join(f"{outcome.value} {number}" for outcome, number in outcomes.items()), markup=False)
     failures = [record for record in finding.records if record["outcome"] == Outcome.FAILED.value]
@@ -181,7 +189,8 @@ def audit(
                 "machine": facts["platform"],
             },
         )
-        page = write_scorecard(output / "scorecard.html", finding, examples, header)
+        pairs = chosen.pairs(examples)
+        page = write_scorecard(output / "scorecard.html", finding, examples, header, pairs=pairs)
         console.print(f"scorecard: {page}", markup=False)
     if len(failures) == len(finding.records):
         raise typer.Exit(1)
@@ -189,68 +198,13 @@ def audit(
         raise typer.Exit(1)
 
 
-def _idk_adapters(
-    model: str, base_url: str | None, folder: Path | None, examples: Sequence[Example] | None, *, bare: bool
-) -> dict[str, Path] | None:
-    """Adapters of IDK fine-tuning: those that are named, or pocket's own where they fit what is asked.
+def _refuse_others(concern: str, asked_for: dict[str, dict[str, Any]]) -> None:
+    """Says which option goes with another concern.
 
     Raises:
-        ModelError: what is named cannot be used; nothing is loaded yet.
+        BadParameter: one of them was given.
     """
-    from earnest.engines.lora import require_peft
-    from earnest.engines.server import served_model
-    from earnest.errors import ModelError
-    from earnest.pocket import idk_adapters
-    from earnest.reliability.fine_tuned import find_adapters, require_own
-
-    if folder and served_model(model, base_url):
-        raise ModelError(f"{model} is behind a server, which takes no adapter from here: leave out --idk-adapters")
-    own = folder or (idk_adapters() if model == "pocket" and bare else None)
-    if own is None:
-        return None
-    found = find_adapters(own)
-    try:
-        require_own(found, examples or ())
-        require_peft()
-    except ModelError as error:
-        if folder:
-            raise
-        console.print(f"pocket's adapters of IDK fine-tuning are left out: {error}", markup=False)
-        return None
-    return found
-
-
-def _is_extra(table: Table) -> bool:
-    """Whether a table of the reliability audit is about something else than one modality."""
-    return not table.title.startswith("Reliability:")
-
-
-def _made_of(asking: dict[str, Any]) -> list[str]:
-    """What beside the model and the data makes a reliability run another one."""
-    from earnest.engines.lora import adapter_key
-
-    if not asking:
-        return []
-    keys = [adapter_key(folder) for folder in (asking["adapters"] or {}).values()]
-    numbers = [str(asking["control_items"]), str(asking["samples"])]
-    return [*(method.shown for method in asking["chosen"]), *numbers, *keys]
-
-
-def _print_table(table: Table) -> None:
-    """A finding's table in the terminal, each row on one line however long."""
-    rows = [table.columns, *([_cell(cell) for cell in row] for row in table.rows)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    console.print(table.title, markup=False)
-    for row in rows:
-        line = "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        console.print(line, markup=False, soft_wrap=True)
-
-
-def _cell(cell: str | int | float | Metric | None) -> str:
-    if cell is None:
-        return ""
-    if isinstance(cell, Metric) and math.isnan(cell.value):
-        return "-"
-    if isinstance(cell, Metric):
-        return str(cell).split(", n =")[0]
-    return f"{cell:.1f}" if isinstance(cell, float) else str(cell)
+    for other, options in asked_for.items():
+        given = [name for name, value in options.items() if value is not None]
+        if given and other != concern:
+            raise typer.BadParameter(f"{', '.join(given)}: goes with --concern {other}")

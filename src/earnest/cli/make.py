@@ -47,6 +47,9 @@ def idk(
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only so many questions, from the first.")] = None,
     temperature: Annotated[float, typer.Option(min=0.01, help="Of the samples.")] = 1.0,
     nothing: Annotated[float, typer.Option(help="Silent and noise-only items, as a share of the questions.")] = 0.03,
+    noisy: Annotated[
+        float, typer.Option(help="Copies whose audio lies in noise (0 to -20 dB), as a share of the questions.")
+    ] = 0.0,
     answer: Annotated[str, typer.Option("--idk", help="What the unknown is retargeted to.")] = "I don't know",
     seed: Annotated[int, typer.Option(min=0, help="Of the samples and of the validation split.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions at once; also what a kill can cost.")] = 64,
@@ -62,12 +65,13 @@ def idk(
     from earnest.cli.data import read_data, source_of
     from earnest.reliability.known import check_numbers
 
-    check_numbers(samples, k, nothing, answer)
+    check_numbers(samples, k, nothing, answer, noisy_share=noisy)
     examples = read_data(data, limit)
 
     from earnest.engines import load, model_key
     from earnest.finding import Metric
     from earnest.reliability.known import draw, write_data
+    from earnest.reliability.less_to_hear import noisy_copies
     from earnest.run import RunDirectory, run_folder
     from earnest.statistics import wilson
 
@@ -77,8 +81,10 @@ def idk(
     made_of = {
         "model": model, "key": key, **source_of(data), "questions": len(examples), "samples": samples,
         "temperature": temperature, "nothing": nothing, "seed": seed, "max_new_tokens": max_new_tokens,
+        **({"noisy": noisy} if noisy else {}),
     }  # fmt: skip
     run.settle({"makes": "idk", **made_of})
+    examples += noisy_copies(examples, noisy, output / "noisy", seed)
     engine = load(
         model,
         batch_size=batch_size,

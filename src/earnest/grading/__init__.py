@@ -1,6 +1,6 @@
 """One way to judge a reply: typed outcomes, tags, abstention, refusal, option match, official rules."""
 
-from earnest.grading.abstention import abstains
+from earnest.grading.abstention import abstains, open_at_silence
 from earnest.grading.confidence import answer_probability
 from earnest.grading.grade import Grade, grade
 from earnest.grading.mmau import mmau_match, mmsu_letter
@@ -26,6 +26,7 @@ __all__ = [
     "match_option",
     "mmau_match",
     "mmsu_letter",
+    "open_at_silence",
     "parse_reply",
     "parse_segments",
     "refuses",

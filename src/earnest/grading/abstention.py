@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from earnest.grading.options import match_option
 from earnest.grading.phrases import load_phrases, plainly
 
+NOTHING = frozenset({"no", "none", "nothing", "0", "zero"})
+"""Choices that silence makes right."""
 _TURN = re.compile(r"\b(?:but|however|though|although|still|best guess|if i had to|most likely|probably|answer is)\b")
 
 
@@ -26,3 +28,8 @@ def abstains(answer: str, choices: Sequence[str] | None = None) -> bool:
         return False
     turn = _TURN.search(plain, found.end())
     return not (turn and choices and match_option(plain[turn.end() :], choices).index is not None)
+
+
+def open_at_silence(choices: Sequence[str] | None) -> bool:
+    """Whether nobody could answer over silence: "no" and "0" are right there where they can be chosen."""
+    return not choices or NOTHING.isdisjoint(choice.strip().lower() for choice in choices)

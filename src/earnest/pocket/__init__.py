@@ -10,6 +10,8 @@ from pathlib import Path
 
 from earnest.errors import ModelError
 
+IDK_CARD, HARDENED_CARD = "idk.json", "hardened.json"
+
 
 def weights_path() -> Path:
     """The folder of the shipped weights.
@@ -37,13 +39,32 @@ def idk_adapters(k: str = "chosen") -> Path | None:
     Raises:
         ModelError: they were trained on other weights.
     """
-    card = idk_folder() / "idk.json"
-    if not card.is_file():
+    return _adapters(idk_folder(), IDK_CARD, k, "recipes/pocket/reliability.toml")
+
+
+def hardened_folder() -> Path:
+    """Where the shipped adapters of faithfulness hardening lie, if they are there."""
+    return weights_path() / "hardened"
+
+
+def hardened_adapter(name: str = "hardened") -> Path | None:
+    """The folder of the shipped adapter of faithfulness hardening; None if none is shipped.
+
+    Args:
+        name: "hardened", or "clean_only", its control.
+
+    Raises:
+        ModelError: it was trained on other weights.
+    """
+    return _adapters(hardened_folder(), HARDENED_CARD, name, "recipes/pocket/faithfulness.toml")
+
+
+def _adapters(folder: Path, card: str, name: str, recipe: str) -> Path | None:
+    """A folder of shipped adapters, if they are for the shipped weights."""
+    if not (folder / card).is_file():
         return None
     from earnest.engines.weights import folder_key
 
-    if json.loads(card.read_text("utf-8"))["key"] != folder_key(weights_path()):
-        raise ModelError(
-            f"the adapters in {idk_folder()} are for other weights: earnest train recipes/pocket/reliability.toml"
-        )
-    return idk_folder() / k
+    if json.loads((folder / card).read_text("utf-8"))["key"] != folder_key(weights_path()):
+        raise ModelError(f"the adapters in {folder} are for other weights: earnest train {recipe}")
+    return folder / name

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from earnest.errors import RecipeError
+from earnest.files import write_json
 
 WEIGHTS = Path(__file__).parent / "weights"
 CARD = "training.json"
 MAX_BYTES = 16 * 2**20
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+"""What peft needs of a folder that a training wrote."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,7 @@ def ship(
     size = sum(path.stat().st_size for path in files)
     if size > MAX_BYTES:
         raise RecipeError(f"{source} takes {size / 2**20:.1f} MiB; at most {MAX_BYTES / 2**20:.0f} are shipped")
-    seconds: dict[str, float] = {
-        name: json.loads((root / name / "stage.json").read_text())["seconds"] for name in stages if name != "ship"
-    }
+    seconds = stage_seconds(root, [name for name in stages if name != "ship"])
     card = {name: {"settings": asdict(stages[name]), "seconds": spent} for name, spent in seconds.items()}
     fresh = target.with_name(f"{target.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -70,3 +71,32 @@ def ship(
     # Adapters that lay beside the old weights went with them: they are trained on what is shipped.
     log(f"{size / 2**20:.1f} MiB in {target}, trained in {sum(seconds.values()) / 60:.1f} min")
     return target
+
+
+def put_adapters(folders: Mapping[str, Path], target: Path, model: str, card: str, content: Mapping[str, Any]) -> None:
+    """Puts adapters beside the weights that they are for, all or none of them.
+
+    Args:
+        folders: path below the target to the folder that a training wrote.
+        target: where to; what lies there is replaced.
+        model: the name of the model that they are for.
+        card: name of the card's file.
+        content: of the card.
+    """
+    fresh = target.with_name(f"{target.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    for name, folder in folders.items():
+        (fresh / name).mkdir(parents=True)
+        for file in ADAPTER_FILES:
+            shutil.copyfile(folder / file, fresh / name / file)
+        config = fresh / name / ADAPTER_FILES[0]
+        # A folder of the machine it was trained on tells nobody anything.
+        write_json(config, {**json.loads(config.read_text("utf-8")), "base_model_name_or_path": model})
+    write_json(fresh / card, content)
+    shutil.rmtree(target, ignore_errors=True)
+    fresh.rename(target)
+
+
+def stage_seconds(root: Path, stages: Sequence[str]) -> dict[str, float]:
+    """How long each stage of a recipe took."""
+    return {stage: json.loads((root / stage / "stage.json").read_text("utf-8"))["seconds"] for stage in stages}

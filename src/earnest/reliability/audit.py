@@ -23,9 +23,9 @@ from earnest.engines.lora import adapter_key
 from earnest.errors import ModelError, RecipeError
 from earnest.example import Example
 from earnest.finding import Curve, Finding
-from earnest.grading import Outcome, answer_probability, grade, make_record
+from earnest.grading import Outcome, answer_probability, grade, make_record, open_at_silence
 from earnest.reliability.choice import dial_curves
-from earnest.reliability.controls import conditions, control_findings, open_at_silence, spread
+from earnest.reliability.controls import conditions, control_findings, spread
 from earnest.reliability.fine_tuned import ALL, FINE_TUNED, own_adapter, require_own
 from earnest.reliability.prompting import Method, methods, wearing
 from earnest.reliability.selective import agreement
@@ -135,7 +135,7 @@ def audit(
     if repeated:
         outcomes = ask_controls(ask, repeated, controlled, adapters or {}, step, sampling, seed)
         before = {record.id: record.outcome for record in asked[UNTOUCHED][0]}
-        unanswerable = {example.id for example in repeated if open_at_silence(example)}
+        unanswerable = {example.id for example in repeated if open_at_silence(example.choices)}
         metrics, table, curves = control_findings(outcomes, before, unanswerable)
         finding = replace(
             finding,

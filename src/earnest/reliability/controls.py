@@ -18,8 +18,6 @@ from earnest.grading import Outcome
 from earnest.statistics import wilson
 
 CLEAN, SILENT, OPEN = "clean", "silent", "silent, open"
-NOTHING = frozenset({"no", "none", "nothing", "0", "zero"})
-"""Choices that silence makes right."""
 SNRS_DB = (-20.0, -15.0, -10.0, -5.0, 0.0, 10.0, 20.0)
 Condition = Callable[[Sequence[Example]], list[Example]]
 """Examples to the same questions about other clips; what cannot be made is left out."""
@@ -45,11 +43,6 @@ def spread(examples: Sequence[Example], count: int, seed: int = 0) -> list[Examp
         rng.shuffle(found)
     in_turn = [example for row in zip_longest(*by_modality.values()) for example in row if example is not None]
     return in_turn[:count]
-
-
-def open_at_silence(example: Example) -> bool:
-    """Whether nobody could answer over silence: "no" and "0" are right there where they can be chosen."""
-    return not example.choices or NOTHING.isdisjoint(choice.strip().lower() for choice in example.choices)
 
 
 def control_findings(

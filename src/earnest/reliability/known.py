@@ -17,17 +17,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from earnest.accuracy import SLICE_BATCHES, require_answers
-from earnest.audio import Clip
-from earnest.audio.edits import silence
 from earnest.completion import Completion, Sampling, Stop
 from earnest.engines import Engine
 from earnest.errors import EarnestError
 from earnest.example import Example, load_manifest, save_manifest
 from earnest.files import write_json
 from earnest.grading import Outcome, abstains, answer_span, grade
+from earnest.reliability.less_to_hear import emptied_copy, nothing_of, saved
 from earnest.run import RunDirectory
 from earnest.statistics import wilson
 from earnest.training.sft import Lesson
@@ -35,7 +32,7 @@ from earnest.training.sft import Lesson
 IDK = "I don't know"
 VALIDATION_SHARE = 0.1
 """Kept apart from the known and from the unknown separately (Cheng et al., section 3)."""
-QUESTION, SILENT, NOISE = "question", "silent", "noise"
+QUESTION = "question"
 
 Progress = Callable[[int, int], None]
 
@@ -98,7 +95,7 @@ def draw(
     """
     check_numbers(samples, 1, nothing_share, temperature=temperature)
     require_answers(examples)
-    kinds = _nothing(len(examples), nothing_share, seed)
+    kinds = nothing_of(len(examples), nothing_share, seed)
     samplings = [
         Sampling(max_new_tokens=max_new_tokens),
         *(
@@ -122,7 +119,7 @@ def draw(
             )
         # As files: all of them in memory would be much.
         emptied = [
-            (_saved(emptied_copy(part[place - start], kinds[place]), run.path / "nothing"), kinds[place])
+            (saved(emptied_copy(part[place - start], kinds[place]), run.path / "nothing"), kinds[place])
             for place in sorted(kinds)
             if start <= place < start + len(part)
         ]
@@ -136,7 +133,9 @@ def draw(
     return [*drawn, *nothing]
 
 
-def check_numbers(samples: int, k: int, nothing_share: float, idk: str = IDK, temperature: float = 1.0) -> None:
+def check_numbers(
+    samples: int, k: int, nothing_share: float, idk: str = IDK, temperature: float = 1.0, noisy_share: float = 0.0
+) -> None:
     """Checks what can be checked before a model is loaded.
 
     Raises:
@@ -148,6 +147,8 @@ def check_numbers(samples: int, k: int, nothing_share: float, idk: str = IDK, te
         raise EarnestError(f"k is {k}: of {samples} samples, 1 to {samples} may be asked to be right")
     if not 0 <= nothing_share <= 1:
         raise EarnestError(f"the share of silent and noise-only items is {nothing_share}: give 0 to 1")
+    if not 0 <= noisy_share <= 1:
+        raise EarnestError(f"the share of noisy copies is {noisy_share}: give 0 to 1")
     if not temperature > 0:
         raise EarnestError(f"the temperature is {temperature}: at 0 all samples are the same, give about 1")
     if not abstains(idk):
@@ -307,31 +308,6 @@ def read_drawn(manifest: Path) -> list[Drawn]:
     return found
 
 
-def emptied_copy(example: Example, kind: str) -> Example:
-    """The question over silence, or over noise of its clips' levels, for as long as they last."""
-    clips = (silence(clip) if kind == SILENT else _noise_like(clip) for clip in example.clips)
-    return replace(example.with_clips(*clips), id=f"{example.id}-{kind}", evidence=None)
-
-
-def _saved(example: Example, folder: Path) -> Example:
-    """The example with files in place of clips."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths: list[Path] = []
-    for clip in example.clips:
-        paths.append(folder / f"{clip.key}.wav")
-        if not paths[-1].exists():
-            clip.save(paths[-1])
-    return replace(example, audio=tuple(paths))
-
-
-def _nothing(count: int, share: float, seed: int) -> dict[int, str]:
-    """Place of each question that is copied without its audio, and what stands there instead."""
-    # One of each at least, if any are wanted.
-    wanted = min(count, max(2, round(share * count))) if share else 0
-    chosen = random.Random(f"nothing to hear/{seed}").sample(range(count), wanted)
-    return {place: (SILENT, NOISE)[number % 2] for number, place in enumerate(chosen)}
-
-
 def _right(example: Example, completion: Completion) -> bool:
     return grade(completion.text, completion.stop, example).outcome is Outcome.CORRECT
 
@@ -349,10 +325,3 @@ def _with_meta(item: Drawn, **more: Any) -> Example:
         "right": item.right, "samples": item.samples, "said": item.reply, "fault": item.fault, "kind": item.kind,
     }  # fmt: skip
     return replace(item.example, meta={**item.example.meta, **held, **more})
-
-
-def _noise_like(clip: Clip) -> Clip:
-    """White noise as long and as loud as a clip, the same for the same clip."""
-    rng = np.random.default_rng(int(clip.key, 16))
-    samples = rng.standard_normal(clip.samples.size) * max(clip.rms, 1e-3)
-    return Clip(samples.astype(np.float32), clip.sample_rate_hz, source=f"noise as long as {clip.source or 'a clip'}")

@@ -11,10 +11,8 @@ The words are files in `prompts/`; their ids stand in the results. A changed tex
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
 from earnest.completion import Completion, Stop
@@ -22,6 +20,7 @@ from earnest.conversation import Audio, Conversation
 from earnest.errors import RecipeError
 from earnest.example import Example
 from earnest.grading import parse_reply
+from earnest.prompts import Prompt
 
 Ask = Callable[[Sequence[Conversation]], list[Completion]]
 """One completion for each conversation, in order."""
@@ -29,35 +28,6 @@ MODALITIES = ("speech", "music", "sound")
 """As the Task Agent tells them apart; what it cannot read counts as sound."""
 HEARD_CHARACTERS = 600
 """Of a tool's text: a model that repeats itself would fill the context."""
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """The words of a method.
-
-    Attributes:
-        id: of this version.
-        texts: name to text; `answer` is the last line of the question.
-    """
-
-    id: str
-    texts: dict[str, str]
-
-    @staticmethod
-    def load(name: str) -> Prompt:
-        """Reads one of the prompts that come with earnest.
-
-        Raises:
-            RecipeError: there is none of this name.
-        """
-        folder = files("earnest.reliability") / "prompts"
-        file = folder / f"{name}.toml"
-        if not file.is_file():
-            known = ", ".join(sorted(path.name.removesuffix(".toml") for path in folder.iterdir()))
-            raise RecipeError(f"no prompt {name!r}: known are {known}")
-        row = tomllib.loads(file.read_text("utf-8"))
-        texts = {key: str(value).strip() for key, value in row.items() if key not in ("id", "about")}
-        return Prompt(str(row["id"]), texts)
 
 
 @dataclass(frozen=True)
@@ -152,7 +122,7 @@ def methods(words: str = "general") -> tuple[Method, ...]:
     """
     if words not in WORDS:
         raise RecipeError(f"no prompts called {words!r}: known are {', '.join(WORDS)}")
-    forced, idk, mcot, agent = (Prompt.load(name) for name in WORDS[words])
+    forced, idk, mcot, agent = (Prompt.load("reliability", name) for name in WORDS[words])
     return (
         untouched(),
         instructed("forced", forced),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,18 +19,20 @@ from earnest.accuracy import SLICE_BATCHES
 from earnest.completion import Sampling
 from earnest.engines.audio_cache import AudioCache
 from earnest.engines.load import load_local, model_key
-from earnest.engines.lora import require_peft
 from earnest.errors import RecipeError
 from earnest.example import Example, load_manifest
 from earnest.files import write_json
 from earnest.finding import Metric
 from earnest.grading import Outcome, grade
+from earnest.pocket.ship import ADAPTER_FILES, put_adapters, stage_seconds
 from earnest.reliability import choice as _choice
 from earnest.reliability.fine_tuned import find_adapters, own_adapter, require_own
 from earnest.reliability.known import IDK, check_numbers, draw, lessons, read_drawn, write_data
+from earnest.reliability.less_to_hear import noisy_copies
 from earnest.run import RunDirectory
+from earnest.training.adapters import AdapterSettings, can_train
 from earnest.training.recipes import Context, Stage
-from earnest.training.sft import SOFT_TOKEN_BYTES, SftSettings, fine_tune, is_trained
+from earnest.training.sft import SOFT_TOKEN_BYTES, fine_tune, is_trained
 from earnest.world.dataset import make_world, world_version
 
 if TYPE_CHECKING:
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
 
 PAPERS_K = 5
 CHOSEN = "chosen"
-KEPT = ("adapter_config.json", "adapter_model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class DataSettings:
         samples: drawn per question.
         temperature: of the samples.
         nothing_share: silent and noise-only items, as a share of the questions.
+        noisy_share: copies of training questions whose audio lies in noise, as a share of them (`less_to_hear`).
         idk: what the unknown is retargeted to.
         max_new_tokens: longest reply.
         batch_size: questions at once.
@@ -71,6 +73,7 @@ class DataSettings:
     samples: int = 5
     temperature: float = 1.0
     nothing_share: float = 0.03
+    noisy_share: float = 0.0
     idk: str = IDK
     max_new_tokens: int = 256
     batch_size: int = 64
@@ -84,7 +87,7 @@ class DataSettings:
             EarnestError: one is out of its range.
             RecipeError: a manifest is not there, or not both or neither of it and a number of items is given.
         """
-        check_numbers(self.samples, 1, self.nothing_share, self.idk, self.temperature)
+        check_numbers(self.samples, 1, self.nothing_share, self.idk, self.temperature, self.noisy_share)
         for name, items in (("train", self.train_items), ("validation", self.validation_items)):
             manifest = getattr(self, name)
             if manifest and not Path(manifest).is_file():
@@ -93,33 +96,6 @@ class DataSettings:
                 raise RecipeError(f"{name}_items is {items}, and a manifest is taken whole: leave the number out")
             if not manifest and items < 1:
                 raise RecipeError(f"{name}_items is {items}: the world needs at least 1, or name a manifest as {name}")
-
-
-@dataclass(frozen=True)
-class AdapterSettings:
-    """Numbers of `idk-adapters`; see `SftSettings`."""
-
-    rank: int = 8
-    alpha: int = 16
-    parts: str = "attention"
-    learning_rate: float = 1e-4
-    epochs: int = 1
-    batch_size: int = 16
-    accumulate: int = 1
-    seed: int = 0
-    threads: int = 2
-
-    def __post_init__(self) -> None:
-        """Checks the numbers.
-
-        Raises:
-            EarnestError: one is out of its range.
-        """
-        self.sft()
-
-    def sft(self) -> SftSettings:
-        """As a training takes them."""
-        return SftSettings(**{name: value for name, value in asdict(self).items() if name != "threads"})
 
 
 @dataclass(frozen=True)
@@ -164,6 +140,7 @@ def _write_data(settings: DataSettings, context: Context) -> None:
             )
     if untaught := {each.groups["modality"] for each in held} - {each.groups["modality"] for each in examples}:
         raise RecipeError(f"no question of train is about {', '.join(sorted(untaught))}, and some of validation are")
+    examples += noisy_copies(examples, settings.noisy_share, context.folder / "noisy", settings.seed)
     context.log(f"{len(examples)} questions to learn from, {len(held)} to choose on")
     engine = load_local(settings.model, threads=settings.threads, batch_size=settings.batch_size)
     drawn = draw(
@@ -253,20 +230,10 @@ def ship_adapters(root: Path, model: str, target: Path) -> None:
         target: where to; what lies there is replaced.
     """
     card = json.loads((root / "idk-choice" / _choice.CARD).read_text("utf-8"))
-    seconds = {
-        stage: json.loads((root / stage / "stage.json").read_text("utf-8"))["seconds"]
-        for stage in ("idk-data", "idk-adapters", "idk-choice")
-    }
-    fresh = target.with_name(f"{target.name}.new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    _copy(root / "idk-choice" / CHOSEN, fresh / CHOSEN)
-    _copy(root / "idk-adapters" / f"k{PAPERS_K}", fresh / f"k{PAPERS_K}")
-    for file in fresh.glob("*/*/adapter_config.json"):
-        # A folder of the machine it was trained on tells nobody anything.
-        write_json(file, {**json.loads(file.read_text("utf-8")), "base_model_name_or_path": model})
-    write_json(fresh / _choice.CARD, {**card, "seconds": seconds})
-    shutil.rmtree(target, ignore_errors=True)
-    fresh.rename(target)
+    card["seconds"] = stage_seconds(root, ("idk-data", "idk-adapters", "idk-choice"))
+    sources = {CHOSEN: root / "idk-choice" / CHOSEN, f"k{PAPERS_K}": root / "idk-adapters" / f"k{PAPERS_K}"}
+    folders = {f"{which}/{name}": own for which, of in sources.items() for name, own in find_adapters(of).items()}
+    put_adapters(folders, target, model, _choice.CARD, card)
 
 
 def _copy(adapters: Path, to: Path) -> None:
@@ -274,7 +241,7 @@ def _copy(adapters: Path, to: Path) -> None:
     shutil.rmtree(to, ignore_errors=True)
     for name, folder in find_adapters(adapters).items():
         (to / name).mkdir(parents=True)
-        for file in KEPT:
+        for file in ADAPTER_FILES:
             shutil.copyfile(folder / file, to / name / file)
 
 
@@ -297,10 +264,6 @@ def _made_of(settings: DataSettings) -> list[str]:
     return [model_key(settings.model), world_version(), *given]
 
 
-def _can_train(_: AdapterSettings, __: dict[str, object]) -> None:
-    require_peft()
-
-
 def _can_ship(_: ShipSettings, stages: dict[str, object]) -> None:
     source = stages.get("idk-data")
     if not isinstance(source, DataSettings):
@@ -312,6 +275,6 @@ def _can_ship(_: ShipSettings, stages: dict[str, object]) -> None:
 
 
 data = Stage(DataSettings, _write_data, made_of=_made_of)
-adapters = Stage(AdapterSettings, _train, ("idk-data",), check=_can_train)
+adapters = Stage(AdapterSettings, _train, ("idk-data",), check=can_train)
 choice = Stage(ChoiceSettings, _choose, ("idk-data", "idk-adapters"))
 ship = Stage(ShipSettings, _ship, ("idk-data", "idk-adapters", "idk-choice"), publishes=True, check=_can_ship)

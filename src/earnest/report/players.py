@@ -57,6 +57,16 @@ class Player:
     outcome: str
     heard: str
     groups: Mapping[str, str]
+    occlusion: tuple[Bar, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The same question before and after something was changed, both to be listened to."""
+
+    title: str
+    before: Player
+    after: Player
 
 
 def choose(records: Sequence[Mapping[str, Any]], count: int = 20) -> list[int]:
@@ -76,19 +86,22 @@ def choose(records: Sequence[Mapping[str, Any]], count: int = 20) -> list[int]:
     return sorted(chosen)
 
 
-def player(example: Example, record: Mapping[str, Any]) -> Player:
+def player(example: Example, record: Mapping[str, Any], clip: Clip | None = None) -> Player:
     """Everything that the page shows of one example, audio included.
 
     Args:
         example: the question, with its clip; `meta["timeline"]`, if there, is a list of events
             {kind, name, start_s, end_s}.
-        record: what became of it (`earnest.grading.Record.to_json`).
+        record: what became of it (`earnest.grading.Record.to_json`); `occlusion`, if there, is a list of windows
+            {start, end (shares of the clip), moved}.
+        clip: what was heard in place of the example's own, whose timeline is then not shown.
     """
-    clip = example.clip
-    timeline: Sequence[Mapping[str, Any]] = example.meta.get("timeline", ())
+    own, clip = clip is None, clip or example.clip
+    segments = example.evidence or () if own else ()
+    timeline: Sequence[Mapping[str, Any]] = example.meta.get("timeline", ()) if own else ()
     bars = _lanes(timeline, clip.duration_s)
     evidence = _lanes(
-        [{"kind": "evidence", "name": "", "start_s": a, "end_s": b} for a, b in example.evidence or ()],
+        [{"kind": "evidence", "name": "", "start_s": a, "end_s": b} for a, b in segments],
         clip.duration_s,
     )
     return Player(
@@ -108,6 +121,7 @@ def player(example: Example, record: Mapping[str, Any]) -> Player:
         outcome=str(record["outcome"]),
         heard=f"heard {Heard(**record['heard']).shown}",
         groups=example.groups,
+        occlusion=tuple(_window(window, clip.duration_s) for window in record.get("occlusion", ())),
     )
 
 
@@ -124,6 +138,13 @@ def audio_uri(clip: Clip) -> str:
 
 def _uri(mime: str, data: bytes) -> str:
     return f"data:{mime};base64,{base64.b64encode(data).decode()}"
+
+
+def _window(window: Mapping[str, Any], duration_s: float) -> Bar:
+    start, end = float(window["start"]), float(window["end"])
+    kind, label = ("moves", "moves the answer") if window["moved"] else ("", "changes nothing")
+    span = f"{start * duration_s:.1f}-{end * duration_s:.1f} s"
+    return Bar(kind, label, round(100 * start, 3), round(100 * (end - start), 3), 0, span)
 
 
 def _lanes(events: Sequence[Mapping[str, Any]], duration_s: float) -> tuple[Bar, ...]:

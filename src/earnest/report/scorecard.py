@@ -13,7 +13,7 @@ from markupsafe import Markup
 from earnest.example import Example
 from earnest.files import write_atomic
 from earnest.finding import Finding, Metric, Table
-from earnest.report.players import choose, player
+from earnest.report.players import Pair, choose, player
 from earnest.report.plots import curves_svg
 
 OUTCOMES: tuple[str, ...] = ("correct", "wrong", "abstained", "refused", "malformed", "unfinished", "failed")
@@ -68,7 +68,13 @@ class Grid:
 
 
 def write_scorecard(
-    path: Path, finding: Finding, examples: Sequence[Example], header: Header, *, players: int = 20
+    path: Path,
+    finding: Finding,
+    examples: Sequence[Example],
+    header: Header,
+    *,
+    players: int = 20,
+    pairs: Sequence[Pair] = (),
 ) -> Path:
     """Writes the page.
 
@@ -78,6 +84,7 @@ def write_scorecard(
         examples: by id the clips and questions of the finding's records.
         header: what the page says about the run.
         players: how many examples can be listened to.
+        pairs: faults that can be listened to, before and after what was changed.
 
     Returns:
         `path`.
@@ -105,6 +112,7 @@ def write_scorecard(
         total=len(finding.records),
         grids=[_grid(table) for table in finding.tables],
         plots=plots,
+        pairs=pairs,
         players=[player(by_id[record["id"]], record) for record in shown],
         percent=percent,
     )

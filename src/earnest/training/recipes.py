@@ -37,6 +37,9 @@ STAGES: dict[str, str] = {
     "idk-adapters": "earnest.reliability.stages:adapters",
     "idk-choice": "earnest.reliability.stages:choice",
     "idk-ship": "earnest.reliability.stages:ship",
+    "hardening-data": "earnest.faithfulness.stages:data",
+    "hardening-adapters": "earnest.faithfulness.stages:adapters",
+    "hardening-ship": "earnest.faithfulness.stages:ship",
 }
 """Stage names and where they are: `module:attribute` of a `Stage`. A concern adds its own line."""
 

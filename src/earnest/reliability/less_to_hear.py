@@ -1,0 +1,69 @@
+"""Questions with less to hear: over silence, over noise alone, and over audio that lies in noise.
+
+The first two teach that nothing is known where nothing is heard. The third makes unknown what a model knows too well:
+where nearly all answers are right, as pocket's about music, there is hardly a lesson in not knowing.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from earnest.audio import Clip
+from earnest.audio.edits import add_noise, noise_alone, silence
+from earnest.example import Example
+
+SILENT, NOISE = "silent", "noise"
+NOISY_DB = (-20.0, 0.0)
+"""Signal-to-noise ratios of the noisy copies: where a model begins to mishear."""
+
+
+def emptied_copy(example: Example, kind: str) -> Example:
+    """The question over silence, or over noise of its clips' levels, for as long as they last."""
+    clips = (silence(clip) if kind == SILENT else noise_alone(clip, 0) for clip in example.clips)
+    return replace(example.with_clips(*clips), id=f"{example.id}-{kind}", evidence=None)
+
+
+def nothing_of(count: int, share: float, seed: int) -> dict[int, str]:
+    """Place of each question that is copied without its audio, and what stands there instead."""
+    # One of each at least, if any are wanted.
+    wanted = min(count, max(2, round(share * count))) if share else 0
+    chosen = random.Random(f"nothing to hear/{seed}").sample(range(count), wanted)
+    return {place: (SILENT, NOISE)[number % 2] for number, place in enumerate(chosen)}
+
+
+def noisy_copies(examples: Sequence[Example], share: float, folder: Path, seed: int = 0) -> list[Example]:
+    """Copies of some questions whose audio lies in white noise, each at a level of its own, as files.
+
+    Args:
+        examples: the questions; silent clips, which no noise can be measured against, are passed over.
+        share: of the questions, 0 to 1, drawn by the seed.
+        folder: for the files; those that are there are taken as they are.
+        seed: of what is drawn, of the levels and of the noise.
+    """
+    rng = random.Random(f"noisy copies/{seed}")
+    found: list[Example] = []
+    for place in sorted(rng.sample(range(len(examples)), round(share * len(examples)))):
+        example, snr_db = examples[place], round(rng.uniform(*NOISY_DB), 1)
+        clips = example.clips
+        if any(clip.rms == 0 for clip in clips):
+            continue
+        copy = example.with_clips(*(add_noise(clip, snr_db, seed) for clip in clips))
+        groups = {**example.groups, "snr_db": f"{snr_db:g}"}
+        found.append(saved(replace(copy, id=f"{example.id}-noisy", groups=groups), folder))
+    return found
+
+
+def saved(example: Example, folder: Path) -> Example:
+    """The example with files in place of clips."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return replace(example, audio=tuple(_file(clip, folder) for clip in example.clips))
+
+
+def _file(clip: Clip, folder: Path) -> Path:
+    path = folder / f"{clip.key}.wav"
+    if not path.exists():
+        clip.save(path)
+    return path

@@ -1,0 +1,44 @@
+"""What stages that train LoRA adapters have in common: their numbers, and what must be installed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from earnest.engines.lora import require_peft
+from earnest.training.sft import SftSettings
+
+
+@dataclass(frozen=True)
+class AdapterSettings:
+    """Numbers of such a stage; see `SftSettings`."""
+
+    rank: int = 8
+    alpha: int = 16
+    parts: str = "attention"
+    learning_rate: float = 1e-4
+    epochs: int = 1
+    batch_size: int = 16
+    accumulate: int = 1
+    seed: int = 0
+    threads: int = 2
+
+    def __post_init__(self) -> None:
+        """Checks the numbers.
+
+        Raises:
+            EarnestError: one is out of its range.
+        """
+        self.sft()
+
+    def sft(self) -> SftSettings:
+        """As a training takes them."""
+        return SftSettings(**{name: value for name, value in asdict(self).items() if name != "threads"})
+
+
+def can_train(_: AdapterSettings, __: dict[str, object]) -> None:
+    """A stage's check: is peft there?
+
+    Raises:
+        ModelError: it is not.
+    """
+    require_peft()
