@@ -32,7 +32,7 @@ from earnest.faithfulness.language import Language
 from earnest.faithfulness.measures import Rows, attacked
 from earnest.faithfulness.presence import is_told, presence_items, rendered, told_items
 from earnest.faithfulness.probes import CLEAN
-from earnest.faithfulness.summary import rows_of
+from earnest.faithfulness.records import rows_of
 from earnest.finding import Finding, Metric
 from earnest.grading import Outcome
 from earnest.pocket import hardened_adapter, hardened_folder

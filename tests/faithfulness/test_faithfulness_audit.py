@@ -25,7 +25,7 @@ from earnest.faithfulness.closed import WorldJudge, WorldRewriter, world_languag
 from earnest.faithfulness.cot import Chain
 from earnest.faithfulness.language import general_language
 from earnest.faithfulness.probes import Item
-from earnest.faithfulness.summary import clean_alone, faults_of
+from earnest.faithfulness.records import clean_alone, faults_of
 from earnest.run import RunDirectory, read_records
 
 TIMELINE = [

@@ -142,7 +142,7 @@ def faithfulness(
     from earnest.faithfulness.by_model import ModelJudge, ModelRewriter
     from earnest.faithfulness.closed import world_language
     from earnest.faithfulness.language import general_language
-    from earnest.faithfulness.summary import clean_alone, faults_of
+    from earnest.faithfulness.records import clean_alone, faults_of
     from earnest.report.players import Pair, player
 
     if words not in ("general", "pocket"):
