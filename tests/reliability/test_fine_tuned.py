@@ -25,7 +25,8 @@ from earnest.reliability.controls import SNRS_DB, conditions, control_findings, 
 from earnest.reliability.fine_tuned import cross_metrics, find_adapters
 from earnest.reliability.gain import gain
 from earnest.reliability.prompting import instructed, methods, untouched
-from earnest.training.sft import Lesson, SftSettings, fine_tune
+from earnest.training.lora_trainer import LoraSettings
+from earnest.training.sft import Lesson, fine_tune
 
 MODALITIES = ("sound", "music", "speech")
 RIGHT, WRONG, IDK = Outcome.CORRECT, Outcome.WRONG, Outcome.ABSTAINED
@@ -41,7 +42,7 @@ def example(number: int) -> Example:
 def taught(family: Any, reply: str, to: Path) -> Path:
     """An adapter that always says the same."""
     lessons = [Lesson(example(number).conversation, reply) for number in range(12)]
-    settings = SftSettings(rank=8, learning_rate=1e-2, batch_size=12, epochs=60, parts="all")
+    settings = LoraSettings(rank=8, learning_rate=1e-2, batch_size=12, epochs=60, parts="all")
     return fine_tune(family, lessons, settings, to, log=lambda _: None)
 
 

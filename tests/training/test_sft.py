@@ -21,9 +21,10 @@ from earnest.engines.local import LocalEngine
 from earnest.engines.weights import state_key
 from earnest.errors import EarnestError, ModelError
 from earnest.training import sft
-from earnest.training.sft import Lesson, SftSettings, fine_tune, is_trained
+from earnest.training.lora_trainer import LoraSettings, is_trained
+from earnest.training.sft import Lesson, fine_tune
 
-SETTINGS = SftSettings(rank=4, learning_rate=1e-2, batch_size=4, epochs=2)
+SETTINGS = LoraSettings(rank=4, learning_rate=1e-2, batch_size=4, epochs=2)
 ARCHITECTURES = (tiny_fused, tiny_qwen2_audio, tiny_qwen25_omni)
 
 
@@ -135,7 +136,7 @@ def test_what_a_kill_left_of_another_training_is_not_gone_on_with(tmp_path: Path
         if line.startswith("step 3"):
             raise KeyboardInterrupt
 
-    def begin(settings: SftSettings) -> None:
+    def begin(settings: LoraSettings) -> None:
         with pytest.raises(KeyboardInterrupt):
             fine_tune(family, some_lessons(), settings, out, log=fail)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from earnest.engines.weights import adapter_state, folder_key
 from earnest.errors import ModelError, needs_extra
 
 CONFIG = "adapter_config.json"
+ADAPTER_FILES = (CONFIG, "adapter_model.safetensors")
+"""What peft needs of a folder that a training wrote."""
 
 
 def require_peft() -> None:
@@ -34,6 +37,14 @@ def adapter_key(folder: Path) -> str:
     if not (folder / CONFIG).is_file():
         raise ModelError(f"{folder} has no {CONFIG}: give the folder of an adapter that peft saved")
     return folder_key(folder)
+
+
+def copy_adapter(folder: Path, to: Path) -> None:
+    """Copies what peft needs of an adapter; what lies at `to` is replaced."""
+    shutil.rmtree(to, ignore_errors=True)
+    to.mkdir(parents=True)
+    for file in ADAPTER_FILES:
+        shutil.copyfile(folder / file, to / file)
 
 
 def put_on(model: Any, folder: Path) -> Any:

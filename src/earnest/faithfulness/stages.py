@@ -34,8 +34,9 @@ from earnest.files import write_json
 from earnest.pocket.ship import put_adapters, stage_seconds
 from earnest.run import RunDirectory
 from earnest.training.adapters import AdapterSettings, can_train
+from earnest.training.lora_trainer import is_trained
 from earnest.training.recipes import Context, Stage
-from earnest.training.sft import fine_tune, is_trained
+from earnest.training.sft import fine_tune
 from earnest.world.dataset import world_version
 
 HARDENED, CONTROL = "hardened", "clean_only"
@@ -103,7 +104,7 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class HardeningSettings(AdapterSettings):
-    """Numbers of `hardening-adapters`; see `SftSettings`."""
+    """Numbers of `hardening-adapters`; see `LoraSettings`."""
 
     epochs: int = 2
 

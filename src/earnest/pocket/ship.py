@@ -9,14 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from earnest.engines.lora import CONFIG, copy_adapter
 from earnest.errors import RecipeError
 from earnest.files import write_json
 
 WEIGHTS = Path(__file__).parent / "weights"
 CARD = "training.json"
 MAX_BYTES = 16 * 2**20
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
-"""What peft needs of a folder that a training wrote."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +85,8 @@ def put_adapters(folders: Mapping[str, Path], target: Path, model: str, card: st
     fresh = target.with_name(f"{target.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     for name, folder in folders.items():
-        (fresh / name).mkdir(parents=True)
-        for file in ADAPTER_FILES:
-            shutil.copyfile(folder / file, fresh / name / file)
-        config = fresh / name / ADAPTER_FILES[0]
+        copy_adapter(folder, fresh / name)
+        config = fresh / name / CONFIG
         # A folder of the machine it was trained on tells nobody anything.
         write_json(config, {**json.loads(config.read_text("utf-8")), "base_model_name_or_path": model})
     write_json(fresh / card, content)

@@ -24,19 +24,21 @@ from earnest.example import Example, load_manifest
 from earnest.files import write_json
 from earnest.finding import Metric
 from earnest.grading import Outcome, grade
-from earnest.pocket.ship import ADAPTER_FILES, put_adapters, stage_seconds
+from earnest.pocket.ship import put_adapters, stage_seconds
 from earnest.reliability import choice as _choice
 from earnest.reliability.fine_tuned import find_adapters, own_adapter, require_own
 from earnest.reliability.known import IDK, check_numbers, draw, lessons, read_drawn, write_data
 from earnest.reliability.less_to_hear import noisy_copies
 from earnest.run import RunDirectory
 from earnest.training.adapters import AdapterSettings, can_train
+from earnest.training.lora_trainer import SOFT_TOKEN_BYTES, is_trained
 from earnest.training.recipes import Context, Stage
-from earnest.training.sft import SOFT_TOKEN_BYTES, fine_tune, is_trained
+from earnest.training.sft import fine_tune
 from earnest.world.dataset import make_world, world_version
 
 if TYPE_CHECKING:
     from earnest.engines.local import LocalEngine
+from earnest.engines.lora import copy_adapter
 
 PAPERS_K = 5
 CHOSEN = "chosen"
@@ -237,12 +239,10 @@ def ship_adapters(root: Path, model: str, target: Path) -> None:
 
 
 def _copy(adapters: Path, to: Path) -> None:
-    """The files that peft needs, of each modality's adapter."""
+    """Of each modality's adapter what peft needs."""
     shutil.rmtree(to, ignore_errors=True)
     for name, folder in find_adapters(adapters).items():
-        (to / name).mkdir(parents=True)
-        for file in ADAPTER_FILES:
-            shutil.copyfile(folder / file, to / name / file)
+        copy_adapter(folder, to / name)
 
 
 def _outcomes(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from earnest.engines.lora import require_peft
-from earnest.training.sft import SftSettings
+from earnest.training.lora_trainer import LoraSettings
 
 
 @dataclass(frozen=True)
 class AdapterSettings:
-    """Numbers of such a stage; see `SftSettings`."""
+    """Numbers of such a stage; see `LoraSettings`."""
 
     rank: int = 8
     alpha: int = 16
@@ -30,9 +30,9 @@ class AdapterSettings:
         """
         self.sft()
 
-    def sft(self) -> SftSettings:
+    def sft(self) -> LoraSettings:
         """As a training takes them."""
-        return SftSettings(**{name: value for name, value in asdict(self).items() if name != "threads"})
+        return LoraSettings(**{name: value for name, value in asdict(self).items() if name != "threads"})
 
 
 def can_train(_: AdapterSettings, __: dict[str, object]) -> None:
