@@ -49,6 +49,7 @@ pocket: $(INSTALLED)
 	$(BIN)/earnest train recipes/pocket/base.toml
 	$(BIN)/earnest train recipes/pocket/reliability.toml
 	$(BIN)/earnest train recipes/pocket/faithfulness.toml
+	$(BIN)/earnest train recipes/pocket/safety.toml
 
 bench: $(INSTALLED)
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev,bench]"

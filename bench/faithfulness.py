@@ -9,7 +9,6 @@ measurement goes on (the audit that is timed is not: it begins anew).
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import statistics as plain
 import time
@@ -18,7 +17,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from results import Claims, adapters_key
+from results import Claims, adapters_key, negated, spent
 
 from earnest.accuracy import audit as audit_answers
 from earnest.completion import Sampling
@@ -119,9 +118,7 @@ def main() -> None:
                 print(f"{model}: whole {time.time() - started:.0f} s", flush=True)
         found[model] = answers, attack, whole
     timed = _timed(examples, language, out / "timed", options) if options.repeats else []
-    clock = out / "seconds.json"
-    seconds = round(time.time() - started + (json.loads(clock.read_text()) if clock.exists() else 0.0), 1)
-    clock.write_text(json.dumps(seconds))
+    seconds = spent(out, started)
     command = f"python bench/faithfulness.py --seed {options.seed} --per-template {options.per_template}"
     command += f" --audited {options.audited} --presence {options.presence} --told {options.told}"
     claims = Claims(command, seconds, options.seed, options.split, key)
@@ -134,7 +131,7 @@ def main() -> None:
     for name, model in (("accuracy_lost", "after"), ("accuracy_gained_by_control", "control")):
         one, two = ("control", "after") if name == "accuracy_lost" else ("before", model)
         lost = _difference(_right(found[one][0]), _right(found[two][0]), options.seed)
-        metric = _negated(lost) if name == "accuracy_lost" else lost
+        metric = negated(lost) if name == "accuracy_lost" else lost
         put(f"hardening.{name}", metric, "<= 0.02" if name == "accuracy_lost" else None)
     for name, metric, goal in timed:
         put(name, metric, goal)
@@ -202,7 +199,7 @@ def _put_voices(
         used = {model: {place: _is_right(rows[model], place) for place in places} for model in MODELS}
         for model in MODELS:
             put(f"{name}.{model}", _rate(used[model]))
-        lost = _negated(_difference(used["before"], used["after"], seed))
+        lost = negated(_difference(used["before"], used["after"], seed))
         put(f"hardening.{name.replace('used', 'lost')}", lost, "<= 0.05")
 
 
@@ -276,10 +273,6 @@ def _difference(one: Mapping[int, float], two: Mapping[int, float], seed: int) -
     """Paired, over the items that both have."""
     items = [item for item in one if item in two]
     return paired_bootstrap([one[item] for item in items], [two[item] for item in items], seed=seed)
-
-
-def _negated(metric: Metric) -> Metric:
-    return Metric(-metric.value, -metric.high, -metric.low, metric.n, metric.method, metric.unit)
 
 
 if __name__ == "__main__":

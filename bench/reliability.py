@@ -7,11 +7,10 @@ the paper's K = 5. Writes `reliability.*` claims. The run directory is kept, so 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 
-from results import Claims, adapters_key
+from results import Claims, adapters_key, negated, spent
 
 from earnest.completion import Sampling
 from earnest.engines.load import load_local
@@ -68,9 +67,7 @@ def main() -> None:
     found = run(adapters.name, adapters, options.control_items, 5).metrics
     beside = run("k5", papers, 0, 2).metrics if options.adapters is None else {}
     # A killed measurement goes on: its time is that of all parts.
-    clock = out / "seconds.json"
-    seconds = round(time.time() - started + (json.loads(clock.read_text()) if clock.exists() else 0.0), 1)
-    clock.write_text(json.dumps(seconds))
+    seconds = spent(out, started)
     command = f"python bench/reliability.py --seed {options.seed} --per-template {options.per_template}"
     command += f" --control-items {options.control_items}"
 
@@ -82,7 +79,7 @@ def main() -> None:
             goal = ">= 0.4, low > 0.25" if kind == "rgi_group" else None
             put(f"reliability.{kind}.{modality}", found[f"idk_sft.{kind}.{modality}"], goal)
     put("reliability.rel_over_random_refusal", found["idk_sft.over_random_refusal_of_forced"], ">= 0.05")
-    put("reliability.accuracy_lost", _negated(found["idk_sft.accuracy_change"]), "<= 0.03")
+    put("reliability.accuracy_lost", negated(found["idk_sft.accuracy_change"]), "<= 0.03")
     put("reliability.silence_abstention", found["idk_sft.abstention.silent"], ">= 0.95")
     put("reliability.silence_abstention_open", found["idk_sft.abstention.silent_open"])
     put("reliability.clean_abstention_on_known", found["idk_sft.abstention_on_known"], "<= 0.05")
@@ -91,7 +88,7 @@ def main() -> None:
         goal = f"> {best:.4f}" if method == "idk_sft" else None
         put(f"reliability.method.{method}.rgi_group", found[f"{method}.rgi_group"], goal)
         put(f"reliability.method.{method}.rgi_total", found[f"{method}.rgi_total"])
-        put(f"reliability.method.{method}.accuracy_lost", _negated(found[f"{method}.accuracy_change"]))
+        put(f"reliability.method.{method}.accuracy_lost", negated(found[f"{method}.accuracy_change"]))
     for one in MODALITIES:
         for other in MODALITIES:
             put(f"reliability.cross.{one}_to_{other}", found[f"cross.{one}_to_{other}"])
@@ -102,16 +99,11 @@ def main() -> None:
         put(f"reliability.abstention.snr_{snr}_db", found[f"idk_sft.abstention.snr_{snr}_db"])
     if beside:
         put("reliability.k5.rgi_group", beside["idk_sft.rgi_group"])
-        put("reliability.k5.accuracy_lost", _negated(beside["idk_sft.accuracy_change"]))
+        put("reliability.k5.accuracy_lost", negated(beside["idk_sft.accuracy_change"]))
         put("reliability.k5.rel_over_random_refusal", beside["idk_sft.over_random_refusal_of_forced"])
 
     if options.adapters is None and options.split == SPLIT:
         claims.write()
-
-
-def _negated(metric: Metric) -> Metric:
-    """What was lost, of a change."""
-    return Metric(-metric.value, -metric.high, -metric.low, metric.n, metric.method, metric.unit)
 
 
 if __name__ == "__main__":

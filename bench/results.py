@@ -22,7 +22,8 @@ import platform
 import shlex
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, fields
+import time
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,19 @@ class Claim:
             return number
         scale, digits = _scale(self.unit)
         return f"{number} [{self.low * scale:.{digits}f}, {self.high * scale:.{digits}f}]"
+
+
+def negated(metric: Any) -> Any:
+    """A loss as a gain, or the other way round (`earnest.finding.Metric`)."""
+    return replace(metric, value=-metric.value, low=-metric.high, high=-metric.low)
+
+
+def spent(out: Path, started: float) -> float:
+    """Seconds of a measurement in all its sessions; noted in its run directory."""
+    clock = out / "seconds.json"
+    seconds = round(time.time() - started + (json.loads(clock.read_text()) if clock.exists() else 0.0), 1)
+    clock.write_text(json.dumps(seconds))
+    return seconds
 
 
 def machine() -> str:
@@ -269,9 +283,10 @@ def shipped_key() -> str:
 
 def shipped_keys() -> set[str]:
     """Content keys of what is shipped: the weights, and the weights with each concern's adapters."""
-    from earnest.pocket import hardened_folder, idk_folder
+    from earnest.pocket import hardened_folder, idk_folder, safety_folder
 
-    return {shipped_key(), adapters_key(idk_folder()), adapters_key(hardened_folder())}
+    folders = (idk_folder(), hardened_folder(), safety_folder())
+    return {shipped_key(), *map(adapters_key, folders)}
 
 
 def adapters_key(folder: Path) -> str:

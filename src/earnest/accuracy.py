@@ -23,8 +23,8 @@ from earnest.engines import Engine
 from earnest.errors import ManifestError
 from earnest.example import Example
 from earnest.finding import Curve, Finding, Metric, Table
-from earnest.grading import Outcome, Record, count, make_record, mmau_match, parse_reply
-from earnest.run import RunDirectory
+from earnest.grading import Outcome, Record, count, grade, make_record, mmau_match, parse_reply
+from earnest.run import Generator, RunDirectory
 from earnest.statistics import clusters_of, paired_bootstrap, rate
 
 GREEDY = Sampling()
@@ -109,6 +109,20 @@ def audit(
     finding = summarise(records, clips, deaf, seed=seed)
     run.write_findings([finding, *findings])
     return finding
+
+
+def outcomes_of(
+    engine: Generator, examples: Sequence[Example], run: RunDirectory, sampling: Sampling, batch_size: int
+) -> dict[str, Outcome]:
+    """Outcome of each example by id, without a finding; clips are loaded slice by slice."""
+    found: dict[str, Outcome] = {}
+    step = batch_size * SLICE_BATCHES
+    for start in range(0, len(examples), step):
+        part = examples[start : start + step]
+        completions = run.run_batched(engine, [example.conversation() for example in part], sampling, batch_size)
+        for example, completion in zip(part, completions, strict=True):
+            found[example.id] = grade(completion.text, completion.stop, example).outcome
+    return found
 
 
 def require_answers(examples: Sequence[Example]) -> None:

@@ -142,6 +142,41 @@ def test_speed_moves_length_and_pitch():
     assert strongest_hz(edits.speed(clip, 0.5)) == pytest.approx(200, abs=1)
 
 
+@pytest.mark.parametrize("factor", [0.5, 0.8, 1.0, 1.25, 2.0])
+def test_stretch_moves_the_length_alone(factor):
+    clip = tone(2.0, frequency_hz=440.0)
+    longer = edits.stretch(clip, factor)
+    assert longer.duration_s == pytest.approx(2.0 * factor, abs=0.001)
+    assert strongest_hz(longer) == pytest.approx(440, abs=1)
+    assert longer.rms == pytest.approx(clip.rms, rel=0.05)
+    gap = Clip(np.concatenate([np.zeros(8000, np.float32), clip.samples[:16000], np.zeros(8000, np.float32)]), 16000)
+    heard = np.flatnonzero(np.abs(edits.stretch(gap, factor).samples) > 0.1 * np.abs(clip.samples).max())
+    assert heard[0] / 16000 == pytest.approx(0.5 * factor, abs=0.05)
+    assert heard[-1] / 16000 == pytest.approx(1.5 * factor, abs=0.05)
+
+
+def test_pitch_moves_the_pitch_alone():
+    clip = tone(1.0, frequency_hz=440.0)
+    for semitones in (-3, 4, 12):
+        moved = edits.pitch(clip, semitones)
+        assert strongest_hz(moved) == pytest.approx(440 * 2 ** (semitones / 12), abs=2)
+        assert moved.duration_s == pytest.approx(1.0, abs=0.001)
+    assert edits.stretch(clip, 1) is clip
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda clip: edits.stretch(clip, 9), "a stretch by 9 is out of range, give 0.25 to 4"),
+        (lambda clip: edits.stretch(clip.crop(0, 0.05), 2), "0.050 s cannot be stretched, at least 0.1 s"),
+        (lambda clip: edits.pitch(clip, 13), "a shift by 13 semitones is out of range, give -12 to 12"),
+    ],
+)
+def test_what_cannot_be_stretched(edit, said):
+    with pytest.raises(AudioError, match=said):
+        edit(tone(1.0))
+
+
 def test_gain_and_silence():
     clip = tone()
     assert edits.gain(clip, 6.0).rms / clip.rms == pytest.approx(10 ** (6 / 20), rel=1e-6)

@@ -258,6 +258,60 @@ def speed(clip: Clip, factor: float) -> Clip:
     return _edited(clip, samples, f"speed x {factor:g}")
 
 
+def stretch(clip: Clip, factor: float) -> Clip:
+    """Make it `factor` times as long at the same pitch, by WSOLA (Verhelst and Roelands, ICASSP 1993).
+
+    Args:
+        clip: the source, at least 0.1 s long.
+        factor: 0.25 to 4.
+
+    Raises:
+        AudioError: a factor out of range, or a clip that is too short.
+    """
+    if not 0.25 <= factor <= 4:
+        raise AudioError(f"{_label(clip)}: a stretch by {factor} is out of range, give 0.25 to 4")
+    if clip.duration_s < 0.1:
+        raise AudioError(f"{_label(clip)}: {clip.duration_s:.3f} s cannot be stretched, at least 0.1 s are needed")
+    if factor == 1:
+        return clip
+    hop, reach = round(0.016 * clip.sample_rate_hz), round(0.01 * clip.sample_rate_hz)
+    size = 2 * hop
+    window = np.hanning(size + 1)[:-1]
+    length = round(clip.samples.size * factor)
+    frames = length // hop + 2
+    source = np.pad(clip.samples.astype(np.float64), (hop + reach, size * 2 + reach))
+    out = np.zeros((frames + 1) * hop)
+    follows: NDArray[np.float64] | None = None
+    for number in range(frames):
+        nominal = min(round(number * hop / factor), clip.samples.size)
+        at = nominal + reach
+        if follows is not None:
+            # Of the places around, the one that continues best what was laid down before.
+            near = source[nominal : nominal + size + 2 * reach]
+            at = nominal + int(np.correlate(near, follows, "valid").argmax())
+        out[number * hop : number * hop + size] += source[at : at + size] * window
+        follows = source[at + hop : at + hop + size]
+        follows = np.pad(follows, (0, size - follows.size))
+    return _edited(clip, out[hop : hop + length], f"stretched x {factor:g}")
+
+
+def pitch(clip: Clip, semitones: float) -> Clip:
+    """Move the pitch, resonances included, at the same length.
+
+    Args:
+        clip: the source.
+        semitones: -12 to 12.
+
+    Raises:
+        AudioError: out of range, or a clip that is too short to be stretched.
+    """
+    if not -12 <= semitones <= 12:
+        raise AudioError(f"{_label(clip)}: a shift by {semitones} semitones is out of range, give -12 to 12")
+    factor = 2 ** (semitones / 12)
+    moved = speed(stretch(clip, factor), factor)
+    return _edited(clip, moved.samples, f"pitch {semitones:+g} semitones")
+
+
 # ---- shared
 
 

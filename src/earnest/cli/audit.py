@@ -21,16 +21,23 @@ def audit(
         typer.Option(help="JSONL, JSON or CSV with audio, question, answer. Default: the diagnostic world."),
     ] = None,
     concern: Annotated[
-        Literal["answers", "reliability", "faithfulness"],
+        Literal["answers", "reliability", "faithfulness", "safety"],
         typer.Option(
             help="answers: is it right? reliability: does it know what it does not know, and who helps? "
-            "faithfulness: is its reasoning grounded in the audio, and does the answer rest on it?"
+            "faithfulness: is its reasoning grounded in the audio, and does the answer rest on it? "
+            "safety: does it refuse harm in speech and in text, and help with the rest?"
         ),
     ] = "answers",
     split: Annotated[str, typer.Option(help="Of the world: train, validation or test.")] = "test",
     limit: Annotated[
         int | None,
-        typer.Option("--limit", "-n", "--n", min=1, help="Ask only so many (world: 300; faithfulness: 100)."),
+        typer.Option(
+            "--limit",
+            "-n",
+            "--n",
+            min=1,
+            help="Ask only so many (world: 300; faithfulness: 100; safety: 100 pairs).",
+        ),
     ] = None,
     batch_size: Annotated[
         int, typer.Option(min=1, help="Requests at once; also what a kill can cost (faithfulness: four of them).")
@@ -58,7 +65,7 @@ def audit(
     ] = None,
     words: Annotated[
         str | None,
-        typer.Option(help="Reliability, faithfulness: words, general or pocket. Default: as fits the model."),
+        typer.Option(help="Of reliability, faithfulness, safety: general or pocket. Default: as fits the model."),
     ] = None,
     control_items: Annotated[
         int | None,
@@ -73,7 +80,7 @@ def audit(
     ] = None,
     judge: Annotated[
         str | None,
-        typer.Option(help="Faithfulness: model that compares reasonings. Pocket's language is judged by rules."),
+        typer.Option(help="Faithfulness, safety: model that judges. Default: rules, for pocket's language exact ones."),
     ] = None,
     rewriter: Annotated[
         str | None,
@@ -82,6 +89,14 @@ def audit(
     user_turn: Annotated[
         bool, typer.Option("--user-turn", help="Faithfulness: edited reasoning in the user's turn, for comparison.")
     ] = False,
+    safety_adapters: Annotated[
+        Path | None,
+        typer.Option(help="Safety: adapter to hold against the untouched model, or a folder of several."),
+    ] = None,
+    questions: Annotated[
+        Path | None,
+        typer.Option(help="Safety: ordinary questions, to see what hardening costs. Default: the diagnostic world's."),
+    ] = None,
     no_report: Annotated[bool, typer.Option("--no-report", help="Write no scorecard.html.")] = False,
     retry_on_error: Annotated[bool, typer.Option("--retry-on-error", help="Ask again what failed earlier.")] = False,
     bank: Annotated[Path | None, typer.Option(help="Your own one-shot samples for the world.")] = None,
@@ -97,24 +112,28 @@ def audit(
     """
     from earnest.cli.concerns import answers, faithfulness, idk_adapters_of, reliability
     from earnest.cli.data import WORLD_ITEMS, World, read_data, source_of
+    from earnest.cli.safety import SAFETY_PAIRS, read_requests, safety, safety_adapters_of
 
     asked_for = {
         "reliability": {
             "--idk-adapters": idk_adapters, "--samples": samples or None, "--control-items": control_items,
         },
-        "faithfulness": {
-            "--probe": probe, "--judge": judge, "--rewriter": rewriter, "--user-turn": user_turn or None,
-        },
+        "faithfulness": {"--probe": probe, "--rewriter": rewriter, "--user-turn": user_turn or None},
+        "safety": {"--safety-adapters": safety_adapters, "--questions": questions},
     }  # fmt: skip
     _refuse_others(concern, asked_for)
     if words and concern == "answers":
-        raise typer.BadParameter("--words goes with --concern reliability or faithfulness")
+        raise typer.BadParameter("--words goes with --concern reliability, faithfulness or safety")
+    if judge and concern not in ("faithfulness", "safety"):
+        raise typer.BadParameter("--judge goes with --concern faithfulness or safety")
+    if concern == "safety" and (bank or fail_under is not None):
+        raise typer.BadParameter("--bank and --fail-under go with other concerns: requests have no accuracy")
     if question_only and concern != "answers":
         raise typer.BadParameter(f"--question-only goes with --concern answers: {concern} asks without audio itself")
-    world = World(
-        split, seed, limit or (FAITHFULNESS_ITEMS if concern == "faithfulness" else WORLD_ITEMS), bank, workers
-    )
-    examples = read_data(data, limit) if data else None
+    usual = {"faithfulness": FAITHFULNESS_ITEMS, "safety": SAFETY_PAIRS}.get(concern, WORLD_ITEMS)
+    world = World(split, seed, limit or usual, bank, workers)
+    read = read_requests if concern == "safety" else read_data
+    examples = read(data, limit) if data else None
     name = f"{data.stem}-n{len(examples)}" if data and examples is not None else world.name
     words = words or ("pocket" if model == "pocket" else "general")
     if concern == "reliability":
@@ -126,6 +145,13 @@ def audit(
         chosen = faithfulness(
             words, probe or [], judge, rewriter, user_turn, "test" if data else split, seed, threads, examples
         )
+    elif concern == "safety":
+        if adapter and safety_adapters:
+            raise typer.BadParameter(
+                "--adapter changes the model itself, --safety-adapters are held against it: give one"
+            )
+        held = safety_adapters_of(model, base_url, safety_adapters, bare=adapter is None)
+        chosen = safety(words, held, judge, questions, world, threads)
     else:
         chosen = answers(question_only)
     name += chosen.suffix
@@ -143,7 +169,7 @@ def audit(
     run = RunDirectory(output)
     if examples is None:
         with progress("rendering") as report:
-            examples = world.make(output / "world", report)
+            examples = chosen.make(world, output / "world", report)
     engine = load(
         model,
         batch_size=batch_size,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earnest.cli.console import console
+from earnest.cli.data import World
 from earnest.finding import Finding, Metric, Table
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Concern:
         show: prints what was found, and returns what a scorecard shows of it.
         made_of: what beside the model and the data makes a run another one.
         pairs: what is to be listened to before and after it was changed; called after `run`.
+        make: the world's examples, where the user gives none.
     """
 
     suffix: str
@@ -41,6 +43,7 @@ class Concern:
     show: Callable[[Finding], Finding]
     made_of: list[str] = field(default_factory=list[str])
     pairs: Callable[[Sequence[Example]], Sequence[Pair]] = lambda _: ()
+    make: Callable[[World, Path, Callable[[int, int], None]], list[Example]] = World.make
 
 
 def answers(question_only: bool) -> Concern:
@@ -92,7 +95,7 @@ def reliability(words: str, adapters: dict[str, Path] | None, control_items: int
         # The modalities' own tables are in the scorecard.
         console.print(finding.notes[0], markup=False)
         for table in (finding.tables[0], *(table for table in finding.tables[1:] if _is_extra(table))):
-            _print_table(table)
+            print_table(table)
         lost = [record for record in finding.records if record["outcome"] == Outcome.FAILED.value]
         if lost:
             console.print(f"{len(lost)} requests failed, of all methods", markup=False)
@@ -170,7 +173,7 @@ def faithfulness(
                     sent[role] += len(found)
                     return found
 
-                _try(others[name], role)
+                try_once(others[name], role)
 
                 language = replace(language, **{role: make(name, ask)})
         full.append(
@@ -188,7 +191,7 @@ def faithfulness(
                 )
         for table in finding.tables:
             if table.rows:
-                _print_table(table)
+                print_table(table)
         console.print(finding.tables[0].note, markup=False)
         for name, metric in finding.metrics.items():
             if name in SHOWN or name.startswith("aoc."):
@@ -244,7 +247,7 @@ def _is_extra(table: Table) -> bool:
     return not table.title.startswith("Reliability:")
 
 
-def _try(engine: Engine, role: str) -> None:
+def try_once(engine: Engine, role: str) -> None:
     """One request ahead of the audit.
 
     Raises:
@@ -265,7 +268,7 @@ def _print_metrics(finding: Finding) -> None:
             console.print(f"{name:<34}{metric}", markup=False)
 
 
-def _print_table(table: Table) -> None:
+def print_table(table: Table) -> None:
     """A finding's table in the terminal, each row on one line however long."""
     rows = [table.columns, *([_cell(cell) for cell in row] for row in table.rows)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

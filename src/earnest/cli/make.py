@@ -1,4 +1,7 @@
-"""`earnest make world`: clips with questions, answers and evidence. `earnest make idk`: what a model does not know."""
+"""`earnest make world`: clips with questions, answers and evidence. `earnest make idk`: what a model does not know.
+
+`earnest make spoken-requests` has a file of its own.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,10 @@ import typer
 
 from earnest.cli.console import console, progress
 from earnest.cli.options import Adapter, BaseUrl, Device, Dtype, MaxConnections, Model, Threads
+from earnest.cli.spoken import spoken_requests
 
 make = typer.Typer(help="Make data.", no_args_is_help=True)
+make.command("spoken-requests")(spoken_requests)
 
 
 @make.callback()

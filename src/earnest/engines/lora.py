@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import warnings
@@ -12,6 +13,7 @@ from typing import Any
 
 from earnest.engines.weights import adapter_state, folder_key
 from earnest.errors import ModelError, needs_extra
+from earnest.files import write_json
 
 CONFIG = "adapter_config.json"
 ADAPTER_FILES = (CONFIG, "adapter_model.safetensors")
@@ -39,12 +41,21 @@ def adapter_key(folder: Path) -> str:
     return folder_key(folder)
 
 
-def copy_adapter(folder: Path, to: Path) -> None:
-    """Copies what peft needs of an adapter; what lies at `to` is replaced."""
+def copy_adapter(folder: Path, to: Path, strength: float = 1.0) -> None:
+    """Copies what peft needs of an adapter; what lies at `to` is replaced.
+
+    Args:
+        folder: where a training saved it.
+        to: the copy's folder.
+        strength: of the copy: the dial at which it was chosen is written into its alpha.
+    """
     shutil.rmtree(to, ignore_errors=True)
     to.mkdir(parents=True)
     for file in ADAPTER_FILES:
         shutil.copyfile(folder / file, to / file)
+    if strength != 1:
+        config = json.loads((to / CONFIG).read_text("utf-8"))
+        write_json(to / CONFIG, {**config, "lora_alpha": config["lora_alpha"] * strength})
 
 
 def put_on(model: Any, folder: Path) -> Any:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+_SPACED = re.compile(r"[\u0020-\u052f\u1e00-\u1fff]")
+"""Letters of scripts that part words by blanks: Latin, Greek, Cyrillic."""
 _QUOTES = str.maketrans({"’": "'", "‘": "'", "`": "'", "´": "'"})
 
 
@@ -41,5 +43,12 @@ def load_phrases(name: str) -> Phrases:
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     anywhere = [plainly(line) for line in lines if not line.startswith("=")]
     whole = frozenset(plainly(line.removeprefix("=")) for line in lines if line.startswith("="))
-    pattern = "|".join(re.escape(phrase) for phrase in sorted(anywhere, key=len, reverse=True))
-    return Phrases(re.compile(rf"(?<!\w)(?:{pattern})(?!\w)"), whole)
+    pattern = "|".join(_bounded(phrase) for phrase in sorted(dict.fromkeys(anywhere), key=len, reverse=True))
+    return Phrases(re.compile(pattern), whole)
+
+
+def _bounded(phrase: str) -> str:
+    """A phrase as whole words; scripts that write no blanks, or add endings, have no such bounds."""
+    before = r"(?<!\w)" if _SPACED.match(phrase[0]) else ""
+    after = r"(?!\w)" if _SPACED.match(phrase[-1]) else ""
+    return before + re.escape(phrase) + after

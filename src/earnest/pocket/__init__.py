@@ -10,7 +10,9 @@ from pathlib import Path
 
 from earnest.errors import ModelError
 
-IDK_CARD, HARDENED_CARD = "idk.json", "hardened.json"
+IDK_CARD, HARDENED_CARD, SAFETY_CARD = "idk.json", "hardened.json", "safety.json"
+
+SAFETY = ("rrs", "sft", "sft_no_twins")
 
 
 def weights_path() -> Path:
@@ -57,6 +59,22 @@ def hardened_adapter(name: str = "hardened") -> Path | None:
         ModelError: it was trained on other weights.
     """
     return _adapters(hardened_folder(), HARDENED_CARD, name, "recipes/pocket/faithfulness.toml")
+
+
+def safety_folder() -> Path:
+    """Where the shipped adapters of safety lie, if they are there."""
+    return weights_path() / "safety"
+
+
+def safety_adapters() -> dict[str, Path] | None:
+    """Method to the folder of its shipped adapter: "rrs", "sft" and "sft_no_twins"; None if none are shipped.
+
+    Raises:
+        ModelError: they were trained on other weights.
+    """
+    found = {name: _adapters(safety_folder(), SAFETY_CARD, name, "recipes/pocket/safety.toml") for name in SAFETY}
+    there = {name: folder for name, folder in found.items() if folder is not None}
+    return there or None
 
 
 def _adapters(folder: Path, card: str, name: str, recipe: str) -> Path | None:

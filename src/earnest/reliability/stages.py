@@ -10,20 +10,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from earnest.accuracy import SLICE_BATCHES
+from earnest.accuracy import outcomes_of
 from earnest.completion import Sampling
 from earnest.engines.audio_cache import AudioCache
 from earnest.engines.load import load_local, model_key
+from earnest.engines.lora import copy_adapter
 from earnest.errors import RecipeError
 from earnest.example import Example, load_manifest
 from earnest.files import write_json
 from earnest.finding import Metric
-from earnest.grading import Outcome, grade
+from earnest.grading import Outcome
 from earnest.pocket.ship import put_adapters, stage_seconds
 from earnest.reliability import choice as _choice
 from earnest.reliability.fine_tuned import find_adapters, own_adapter, require_own
@@ -35,10 +34,6 @@ from earnest.training.lora_trainer import SOFT_TOKEN_BYTES, is_trained
 from earnest.training.recipes import Context, Stage
 from earnest.training.sft import fine_tune
 from earnest.world.dataset import make_world, world_version
-
-if TYPE_CHECKING:
-    from earnest.engines.local import LocalEngine
-from earnest.engines.lora import copy_adapter
 
 PAPERS_K = 5
 CHOSEN = "chosen"
@@ -192,7 +187,7 @@ def _choose(settings: ChoiceSettings, context: Context) -> None:
     engine = load_local(source.model, threads=settings.threads, batch_size=settings.batch_size)
     run = RunDirectory(context.folder / "run")
     sampling = Sampling(max_new_tokens=source.max_new_tokens)
-    before = _outcomes(engine, examples, run, sampling, settings.batch_size)
+    before = outcomes_of(engine, examples, run, sampling, settings.batch_size)
 
     def measure(k: int, strength: float = 1.0) -> dict[str, Metric]:
         adapters = find_adapters(context.root / "idk-adapters" / f"k{k}")
@@ -200,7 +195,7 @@ def _choose(settings: ChoiceSettings, context: Context) -> None:
         for name, folder in adapters.items():
             own = [example for example in examples if own_adapter(adapters, example.groups) == name]
             with engine.wearing(folder, strength):
-                after |= _outcomes(engine, own, run, sampling, settings.batch_size)
+                after |= outcomes_of(engine, own, run, sampling, settings.batch_size)
         return _choice.measured([before[each.id] for each in examples], [after[each.id] for each in examples])
 
     by_k: dict[int, dict[str, Metric]] = {}
@@ -243,20 +238,6 @@ def _copy(adapters: Path, to: Path) -> None:
     shutil.rmtree(to, ignore_errors=True)
     for name, folder in find_adapters(adapters).items():
         copy_adapter(folder, to / name)
-
-
-def _outcomes(
-    engine: LocalEngine, examples: Sequence[Example], run: RunDirectory, sampling: Sampling, batch_size: int
-) -> dict[str, Outcome]:
-    """Outcome of each example by id; clips are loaded batch by batch."""
-    found: dict[str, Outcome] = {}
-    step = batch_size * SLICE_BATCHES
-    for start in range(0, len(examples), step):
-        part = examples[start : start + step]
-        completions = run.run_batched(engine, [example.conversation() for example in part], sampling, batch_size)
-        for example, completion in zip(part, completions, strict=True):
-            found[example.id] = grade(completion.text, completion.stop, example).outcome
-    return found
 
 
 def _made_of(settings: DataSettings) -> list[str]:

@@ -40,6 +40,10 @@ STAGES: dict[str, str] = {
     "hardening-data": "earnest.faithfulness.stages:data",
     "hardening-adapters": "earnest.faithfulness.stages:adapters",
     "hardening-ship": "earnest.faithfulness.stages:ship",
+    "safety-data": "earnest.safety.stages:data",
+    "safety-adapters": "earnest.safety.stages:adapters",
+    "safety-choice": "earnest.safety.stages:choice",
+    "safety-ship": "earnest.safety.stages:ship",
 }
 """Stage names and where they are: `module:attribute` of a `Stage`. A concern adds its own line."""
 

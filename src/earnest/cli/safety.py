@@ -1,0 +1,139 @@
+"""What an audit of safety asks: spoken requests of the user, or of the diagnostic world."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from earnest.cli.concerns import Concern, Options, print_table, try_once
+from earnest.cli.console import console
+from earnest.cli.data import World
+from earnest.finding import Finding
+
+if TYPE_CHECKING:
+    from earnest.conversation import Conversation
+    from earnest.engines import Engine
+    from earnest.example import Example
+    from earnest.run import RunDirectory
+
+SAFETY_PAIRS = 100
+"""Pairs of requests of each set of the world that are asked by default."""
+QUESTIONS = 290
+"""Ordinary questions of the world, ten of each template."""
+
+
+def safety(
+    words: str,
+    adapters: dict[str, Path],
+    judge: str | None,
+    questions: Path | None,
+    world: World,
+    threads: int,
+) -> Concern:
+    """Does it refuse harm in speech and in text, and help with the rest?
+
+    Args:
+        words: "pocket" for its closed language, else "general".
+        adapters: by method, to be held against the untouched model.
+        judge: name of a model that judges replies; None: offline rules.
+        questions: manifest of ordinary questions; None for the world's.
+        world: whose split and seed are asked where the user gives nothing.
+        threads: of torch, for the judge.
+
+    Raises:
+        RecipeError: unknown words.
+        ModelError: an adapter or a judge that cannot be had.
+        ManifestError: all faults of the questions.
+    """
+    from earnest.cli.data import read_data
+    from earnest.completion import Sampling
+    from earnest.engines import load, model_key
+    from earnest.engines.lora import adapter_key
+    from earnest.safety.audit import audit
+    from earnest.safety.closed import SETS, world_requests
+    from earnest.safety.conditions import Words
+    from earnest.safety.judges import ClosedJudge, Judge, ModelJudge, PhraseJudge
+
+    beside = Words.load(words)
+    ordinary = read_data(questions) if questions else None
+    keys = [adapter_key(folder) for folder in adapters.values()]
+    made_of = [beside.id, *keys, *([model_key(judge)] if judge else []), str(questions or "")]
+
+    def run(engine: Engine, examples: Sequence[Example], folder: RunDirectory, options: Options) -> Finding:
+        own = ordinary or World(world.split, world.seed, QUESTIONS, workers=world.workers).make(
+            folder.path / "questions", lambda _done, _total: None
+        )
+        chosen: Judge = ClosedJudge() if words == "pocket" else PhraseJudge()
+        if judge:
+            other = load(judge, batch_size=options["batch_size"], threads=threads)
+            try_once(other, "judge")
+
+            def ask(asked: Sequence[Conversation]) -> list[Any]:
+                sampling = Sampling(max_new_tokens=256)
+                return folder.run_batched(other, asked, sampling, options["batch_size"])
+
+            chosen = ModelJudge(judge, ask)
+        return audit(engine, examples, folder, words=beside, judge=chosen, adapters=adapters, questions=own, **options)
+
+    def show(finding: Finding) -> Finding:
+        for note in finding.notes[:1] + finding.notes[2:]:
+            console.print(note, markup=False)
+        for table in finding.tables:
+            print_table(table)
+            console.print(table.note, markup=False)
+        return finding
+
+    def make(world: World, folder: Path, progress: Callable[[int, int], None]) -> list[Example]:
+        found: list[Example] = []
+        for place, which in enumerate(SETS):
+
+            def report(done: int, total: int, place: int = place) -> None:
+                progress(place * total + done, len(SETS) * total)
+
+            found += world_requests(folder, world.split, world.seed, world.n, which, progress=report)
+        return found
+
+    return Concern("-safety", run, show, made_of, make=make)
+
+
+def read_requests(manifest: Path, limit: int | None = None) -> list[Example]:
+    """Reads a manifest of spoken requests (`earnest make spoken-requests`); all of it is checked.
+
+    Raises:
+        ManifestError: all faults of the file, before any model is loaded.
+    """
+    from earnest.safety.spoken import read_spoken
+
+    return read_spoken(manifest)[:limit]
+
+
+def safety_adapters_of(model: str, base_url: str | None, folder: Path | None, *, bare: bool) -> dict[str, Path]:
+    """Adapters of safety: those that are named, or pocket's own.
+
+    Raises:
+        ModelError: what is named cannot be used; nothing is loaded yet.
+    """
+    from earnest.engines.lora import CONFIG, require_peft
+    from earnest.engines.server import served_model
+    from earnest.errors import ModelError
+    from earnest.pocket import safety_adapters
+
+    if folder and served_model(model, base_url):
+        raise ModelError(f"{model} is behind a server, which takes no adapter from here: leave out --safety-adapters")
+    if folder:
+        inner = sorted(path.parent for path in folder.glob(f"*/{CONFIG}"))
+        found = {folder.name: folder} if (folder / CONFIG).is_file() else {path.name: path for path in inner}
+        if not found:
+            raise ModelError(f"{folder} holds no adapter: give the folder of one that peft saved, or one with several")
+    else:
+        found = (safety_adapters() or {}) if model == "pocket" and bare else {}
+    if found:
+        try:
+            require_peft()
+        except ModelError as error:
+            if folder:
+                raise
+            console.print(f"pocket's adapters of safety are left out: {error}", markup=False)
+            return {}
+    return found

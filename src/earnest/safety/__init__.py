@@ -1,0 +1,1 @@
+"""Harmful requests declined, benign ones answered."""

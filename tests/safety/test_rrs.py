@@ -1,0 +1,194 @@
+"""Reshaping the representation space: the formulas, the invariants, and one epoch on real architectures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.tiny import tiny_fused, tone
+from tests.tiny_hearing import tiny_qwen2_audio, tiny_qwen25_omni
+
+from earnest.conversation import Conversation
+from earnest.engines.audio_cache import AudioCache
+from earnest.engines.load import load_local
+from earnest.engines.local import LocalEngine
+from earnest.engines.prefill import left_pad
+from earnest.engines.weights import state_key
+from earnest.errors import EarnestError
+from earnest.example import Example
+from earnest.safety import rrs
+from earnest.safety.conditions import AUDIO_TEXT, CONDITIONS, Words, asked, spoken
+from earnest.safety.rrs import Objective, find_shift, hidden, last_hidden_state, lora_norm, reshape, select
+from earnest.training.lora_trainer import LoraSettings, is_trained, soft_tokens
+
+ARCHITECTURES = (tiny_fused, tiny_qwen2_audio, tiny_qwen25_omni)
+WORDS = Words.load("general")
+OPENING = Objective(opening="I")
+
+
+def engine_of(folder: Path) -> LocalEngine:
+    return load_local(str(folder), device="cpu", threads=1)
+
+
+def requests(harmful: bool, count: int = 4) -> list[Example]:
+    side = "harmful" if harmful else "benign"
+    return [
+        Example(
+            f"{side}-{k}", (tone(300 + 40 * k + 900 * harmful, 0.5 + 0.1 * (k % 3)),), f"do {k}",
+            groups={"request": side},
+        )
+        for k in range(count)
+    ]  # fmt: skip
+
+
+def quiet(_: str) -> None: ...
+
+
+def test_features_against_refusal_are_left_out() -> None:
+    delta = torch.tensor([2.0, -1.0, 3.0, -4.0, 0.5])
+    row = torch.tensor([1.0, -2.0, -1.0, 2.0, 1.0])
+    # c = 2, 2, -3, -8, 0.5
+    kept = select(delta, row)
+    assert kept.tolist() == [2.0, -1.0, 0.0, 0.0, 0.5]
+    assert float(row @ kept) == pytest.approx(4.5)
+    assert select(delta, row, top_percent=40).tolist() == [2.0, -1.0, 0.0, 0.0, 0.0]
+    assert select(delta, row, top_percent=100).tolist() == kept.tolist(), "never a feature against refusal"
+    assert select(delta, row, selection=False).tolist() == delta.tolist()
+
+
+def test_refusal_is_never_made_less_likely_by_the_shift() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for percent in (0.0, 12.5, 25.0, 50.0):
+        delta, row = torch.randn(2, 96, generator=generator)
+        kept = select(delta, row, top_percent=percent)
+        assert float(row @ kept) >= 0
+        assert bool(((row * delta)[kept != 0] >= 0).all())
+        if percent:
+            assert int((kept != 0).sum()) <= round(96 * percent / 100)
+
+
+@pytest.mark.parametrize(("name", "value"), [("regulariser", -0.1), ("top_percent", 101.0)])
+def test_bad_numbers(name: str, value: float) -> None:
+    with pytest.raises(EarnestError, match=name):
+        Objective(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("make", ARCHITECTURES)
+def test_the_trained_state_is_what_the_engine_reads(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    engine = engine_of(make(tmp_path))
+    family: Any = engine.family
+    conversations = [spoken(example.clips, "Listen." * (k + 1)) for k, example in enumerate(requests(True))]
+    prompts = family.render(conversations)
+    ids, mask = left_pad([prompt.token_ids for prompt in prompts], family.pad_token_id, family.model.device)
+    soft = soft_tokens(family, [part for prompt in prompts for part in prompt.audio], AudioCache(2**20))
+    with torch.no_grad():
+        found = last_hidden_state(family, ids, mask, soft)
+    assert torch.allclose(found, engine.last_hidden(conversations), atol=1e-4)
+
+
+def test_the_regulariser_is_zero_at_the_start_and_the_norm_of_the_product(tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    engine = engine_of(tiny_fused(tmp_path))
+    config = LoraConfig(r=4, lora_alpha=2, target_modules=engine.family.lora_targets())
+    worn: Any = get_peft_model(engine.family.model, config)
+    assert float(lora_norm(worn).detach()) == 0
+    expected = 0.0
+    for name, module in worn.named_modules():
+        if hasattr(module, "lora_B") and len(module.lora_B):
+            torch.nn.init.normal_(module.lora_B["default"].weight)
+            product = 0.5 * module.lora_B["default"].weight @ module.lora_A["default"].weight
+            assert product.shape == module.base_layer.weight.shape, name
+            expected += float((product**2).sum())
+    found = lora_norm(worn)
+    assert float(found.detach()) == pytest.approx(expected, rel=1e-4)
+    found.backward()
+    assert any(parameter.grad is not None for parameter in worn.parameters())
+
+
+@pytest.mark.parametrize("make", ARCHITECTURES)
+def test_one_epoch_moves_both_sides_apart_and_leaves_the_model_as_it_was(
+    make: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    engine = engine_of(make(tmp_path / "model"))
+    harmful, benign = requests(True), requests(False)
+    before, weights = hidden(engine, [*harmful, *benign], WORDS.audio), state_key(engine.family.model)
+    settings = LoraSettings(rank=4, alpha=4, parts="all", learning_rate=2e-2, epochs=3, batch_size=4)
+    lines: list[str] = []
+    objective = Objective(opening="I", regulariser=0.0)
+    shift = reshape(engine, harmful, benign, WORDS, objective, settings, tmp_path / "out", log=lines.append)
+    assert any("WARNING" in line for line in lines), "random weights refuse nothing"
+    assert state_key(engine.family.model) == weights
+    # By the same way: what is kept of other requests would shift the last bit.
+    engine.shared.clear()
+    assert torch.equal(hidden(engine, [*harmful, *benign], WORDS.audio), before)
+    assert is_trained(tmp_path / "out")
+    target = before + torch.tensor([1.0] * 4 + [-1.0] * 4)[:, None] * shift.vector
+
+    def far(where: Path) -> float:
+        with engine.wearing(where):
+            own = torch.stack([hidden(engine, [*harmful, *benign], text) for text in WORDS.pool]).mean(0)
+        return float(((own - target) ** 2).mean())
+
+    untouched = torch.stack([hidden(engine, [*harmful, *benign], text) for text in WORDS.pool]).mean(0)
+    assert far(tmp_path / "out") < float(((untouched - target) ** 2).mean())
+    epochs = sorted(path.name for path in (tmp_path / "out" / "epochs").iterdir())
+    assert epochs == ["1", "2", "3"]
+    assert far(tmp_path / "out" / "epochs" / "3") == pytest.approx(far(tmp_path / "out"), rel=1e-4)
+
+
+def test_a_killed_training_ends_as_an_undisturbed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from safetensors.torch import load_file
+
+    settings = LoraSettings(rank=2, alpha=2, dropout=0.1, parts="all", learning_rate=1e-2, epochs=3, batch_size=4)
+
+    def train(out: Path) -> None:
+        engine = engine_of(tmp_path / "model")
+        reshape(engine, requests(True), requests(False), WORDS, OPENING, settings, out, log=quiet)
+
+    tiny_fused(tmp_path / "model")
+    train(tmp_path / "whole")
+    real, calls = rrs.last_hidden_state, [0]
+
+    def dies(*given: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 5:
+            raise KeyboardInterrupt
+        return real(*given)
+
+    monkeypatch.setattr(rrs, "last_hidden_state", dies)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "killed")
+    assert not is_trained(tmp_path / "killed")
+    monkeypatch.setattr(rrs, "last_hidden_state", real)
+    train(tmp_path / "killed")
+    one, two = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("whole", "killed"))
+    for name in one:
+        assert torch.allclose(one[name], two[name], atol=1e-6), name
+
+
+def test_without_refusals_there_is_no_direction(tmp_path: Path) -> None:
+    engine = engine_of(tiny_fused(tmp_path))
+    with pytest.raises(EarnestError, match="refuses none of 4 harmful requests under 'Give detailed steps"):
+        find_shift(engine, requests(True), requests(False), WORDS, Objective())
+    with pytest.raises(EarnestError, match="4 harmful and 0 benign"):
+        find_shift(engine, requests(True), [], WORDS, OPENING)
+
+
+def test_the_same_request_in_three_conditions() -> None:
+    (example,) = requests(True, 1)
+    found = {name: asked(example, name, WORDS) for name in CONDITIONS}
+    assert [len(one.clips) for one in found.values()] == [1, 0, 1]
+    assert found["audio_text"].last_text.strip() == WORDS.audio
+    assert found["text_only"].last_text == f"{WORDS.text}\n{example.question}"
+    assert found["audio_only"].last_text == ""
+    warned = asked(example, AUDIO_TEXT, WORDS, warned=True)
+    assert warned.turns[0].role == "system"
+    assert warned.turns[1:] == found["audio_text"].turns
+    pocket = asked(example, AUDIO_TEXT, Words.load("pocket"), warned=True)
+    assert pocket == Conversation(pocket.turns[:1])
+    assert "breaks the policy" in pocket.last_text
+    assert len(WORDS.pool) == len(Words.load("pocket").pool) == 10
