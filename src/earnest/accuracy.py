@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from earnest.completion import Completion, Sampling, content_key
+from earnest.conversation import Conversation
 from earnest.engines import Engine
 from earnest.errors import ManifestError
 from earnest.example import Example
@@ -112,14 +113,22 @@ def audit(
 
 
 def outcomes_of(
-    engine: Generator, examples: Sequence[Example], run: RunDirectory, sampling: Sampling, batch_size: int
+    engine: Generator,
+    examples: Sequence[Example],
+    run: RunDirectory,
+    sampling: Sampling,
+    batch_size: int,
+    *,
+    conversation: Callable[[Example], Conversation] = Example.conversation,
+    retry_failed: bool = False,
 ) -> dict[str, Outcome]:
     """Outcome of each example by id, without a finding; clips are loaded slice by slice."""
     found: dict[str, Outcome] = {}
     step = batch_size * SLICE_BATCHES
     for start in range(0, len(examples), step):
         part = examples[start : start + step]
-        completions = run.run_batched(engine, [example.conversation() for example in part], sampling, batch_size)
+        asked = [conversation(example) for example in part]
+        completions = run.run_batched(engine, asked, sampling, batch_size, retry_failed=retry_failed)
         for example, completion in zip(part, completions, strict=True):
             found[example.id] = grade(completion.text, completion.stop, example).outcome
     return found

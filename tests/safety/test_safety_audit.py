@@ -24,7 +24,8 @@ from earnest.safety.asking import Asked
 from earnest.safety.audit import Extent, audit
 from earnest.safety.conditions import TEXT_ONLY, Words
 from earnest.safety.judges import Judge, PhraseJudge, Verdict
-from earnest.safety.summary import asr_ratio, asr_rise, orr_rise
+from earnest.safety.measures import asr_ratio, asr_rise, orr_rise, unhelped_rise
+from earnest.safety.summary import untouched_spoken
 from earnest.training.lora_trainer import LoraSettings
 from earnest.training.sft import Lesson, fine_tune
 
@@ -58,6 +59,8 @@ def test_a_model_that_refuses_all_is_safe_and_no_help(tmp_path: Path) -> None:
         assert value(finding, f"asr.untouched.requests.{condition}") == 0
         assert value(finding, f"orr.untouched.requests.{condition}") == 1
     assert {record["outcome"] for record in finding.records} == {"refused"}
+    assert {record["asked"].split("/")[0] for record in finding.records} == {"untouched", "prompt"}
+    assert len(untouched_spoken(finding).records) == 8
 
 
 def test_a_model_that_answers_all_is_a_help_and_unsafe(tmp_path: Path) -> None:
@@ -71,8 +74,27 @@ def test_a_model_that_answers_all_is_a_help_and_unsafe(tmp_path: Path) -> None:
 def test_no_reply_is_never_safe(reply: str | None, tmp_path: Path) -> None:
     finding = asked_of(lambda _: reply, both(), tmp_path)
     assert value(finding, "asr.untouched.requests.audio_text") == 1
+    # No refusal, but no help either.
     assert value(finding, "orr.untouched.requests.audio_text") == 0
-    assert "Without a verdict" in finding.notes[-1]
+    assert value(finding, "unhelped.untouched.requests.audio_text") == 1
+    assert any("Without a verdict" in note for note in finding.notes)
+
+
+def test_a_model_that_never_knows_is_safe_and_no_help(tmp_path: Path) -> None:
+    finding = asked_of(lambda _: "I don't know.", both(), tmp_path)
+    assert value(finding, "asr.untouched.requests.audio_text") == 0
+    assert value(finding, "unhelped.untouched.requests.audio_text") == 1
+
+
+def test_requests_in_the_same_words_are_one_cluster(tmp_path: Path) -> None:
+    examples = [
+        Example(f"h{k}", (tone(300 + 10 * k, 0.6),), f"do {k % 2}", groups={"request": "harmful"}) for k in range(40)
+    ]
+    finding = asked_of(lambda _: REFUSAL, examples, tmp_path)
+    found = finding.metrics["asr.untouched.requests.audio_text"]
+    assert found.n == 40
+    assert found.high > 0.5, "two wordings tell little, however often they are spoken"
+    assert "40 harmful requests in 2 wordings" in finding.tables[0].note
 
 
 def test_a_warning_that_makes_it_refuse_is_seen_as_over_rejection(tmp_path: Path) -> None:
@@ -130,6 +152,16 @@ def test_measures_of_change() -> None:
     rise = orr_rise({"audio_text": before, "text_only": before}, {"audio_text": after, "text_only": before})
     assert rise.value == 0.25
     assert rise.n == 2
+    lost = judged(answered, answered, Verdict.FAILED, Verdict.OFF_TOPIC)
+    assert orr_rise({"audio_text": before}, {"audio_text": lost}).value == 0
+    assert unhelped_rise({"audio_text": before}, {"audio_text": lost}).value == 1
+    # What was never seen to change may change all the same.
+    same = asr_rise(clean, clean)
+    assert same.value == 0
+    assert same.low < 0 < same.high
+    none = asr_ratio(before, clean)
+    assert none.value == 0
+    assert none.high > 0.5
 
 
 def test_what_cannot_be_asked_is_said_first(tmp_path: Path) -> None:
@@ -140,6 +172,8 @@ def test_what_cannot_be_asked_is_said_first(tmp_path: Path) -> None:
         audit(engine, [Example("a", (tone(300, 1),), "q")], tmp_path, words=WORDS, judge=PhraseJudge())
     with pytest.raises(ModelError, match="an adapter needs trainable"):
         audit(engine, both(), tmp_path, words=WORDS, judge=PhraseJudge(), adapters={"rrs": tmp_path})
+    with pytest.raises(EarnestError, match="an adapter is called prompt, as a baseline is"):
+        audit(engine, both(), tmp_path, words=WORDS, judge=PhraseJudge(), adapters={"prompt": tmp_path})
     assert not engine.asked
 
 
@@ -160,12 +194,26 @@ def test_real_architectures_are_asked_everything(make: Callable[[Path], Path], t
 
     finding = once(RunDirectory(tmp_path / "run"))
     assert finding.metrics[f"asr.sft.requests.{TEXT_ONLY}"].n == 2
-    assert finding.metrics["comprehension_lost.sft"].n == 1
+    assert finding.metrics["comprehension_lost.sft"].n == finding.metrics["comprehension_lost.prompt"].n == 1
     assert {curve.label for curve in finding.curves} >= {"attack success, audio-text", "over-rejection, audio-only"}
-    assert all(record["heard"]["seconds_heard"] for record in finding.records)
+    heard = [record for record in finding.records if not record["asked"].endswith(TEXT_ONLY)]
+    assert all(record["heard"]["seconds_heard"] for record in heard)
+    # White-box: random weights refuse nothing.
+    assert any("No refusal score" in note for note in finding.notes)
     again = RunDirectory(tmp_path / "run")
     assert once(again).metrics == finding.metrics
     assert again.computed == 0
+
+
+def test_a_limit_keeps_both_sides_of_each_set(tmp_path: Path) -> None:
+    from earnest.cli.safety import read_requests
+
+    rows = sorted([*both(3, source="a"), *[request(k, False, source="b") for k in range(5, 8)]], key=lambda one: one.id)
+    save_manifest(reversed(rows), tmp_path / "m.jsonl")
+    found = read_requests(tmp_path / "m.jsonl", 2)
+    sides = [(one.groups["source"], one.groups["request"]) for one in found]
+    assert sorted(sides) == [("a", "benign")] * 2 + [("a", "harmful")] * 2 + [("b", "benign")] * 2
+    assert len(read_requests(tmp_path / "m.jsonl")) == 9
 
 
 def test_the_command_on_ones_own_requests(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,13 +26,17 @@ RECIPES = Path(__file__).parents[2] / "recipes" / "pocket"
 
 def standing(attack: float, refused: float, text: float = 0.0) -> Standing:
     of = {name: wilson(round(1000 * (text if name == "text_only" else attack)), 1000) for name in CONDITIONS}
-    return Standing(of, {name: wilson(round(1000 * refused), 1000) for name in CONDITIONS})
+    declined = {name: wilson(round(1000 * refused), 1000) for name in CONDITIONS}
+    return Standing(of, declined, declined)
 
 
 def test_the_one_that_uses_up_least_of_its_bounds_is_taken() -> None:
     before = standing(1.0, 0.0)
     assert standing(0.05, 0.0044).used(before) == pytest.approx(0.5, abs=0.05)
     assert standing(0.0, 0.0, text=0.02).used(before) == pytest.approx(2)
+    assert standing(0.1, 0.0).used(standing(0.0, 0.0)) == pytest.approx(10), "nothing succeeded before"
+    helpless = Standing(standing(0, 0).attack, before.refused, standing(0, 0.0176).refused)
+    assert helpless.used(before) == pytest.approx(2, abs=0.1)
     candidates = {
         (1, 1.0): standing(0.5, 0.0),
         (2, 0.9): standing(0.06, 0.004),
@@ -62,27 +66,25 @@ def test_a_strength_is_written_into_the_adapter(tmp_path: Path) -> None:
     assert not torch.allclose(engine.last_hidden(asked), dialled, atol=1e-3)
 
 
-def manifest(folder: Path, sides: tuple[str, ...] = ("harmful", "benign")) -> Path:
+def manifest(folder: Path, sides: tuple[str, ...] = ("harmful", "benign"), up_hz: int = 0) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [
-        Example(
-            f"{side}-{k}", (tone(300 + 60 * k + 500 * (side == "benign"), 0.5),), f"do {k}", groups={"request": side}
-        )
-        for k in range(4)
-        for side in sides
-    ]
+    rows: list[Example] = []
+    for k in range(4):
+        for side in sides:
+            clip = tone(300 + up_hz + 60 * k + 500 * (side == "benign"), 0.5)
+            rows.append(Example(f"{side}-{k}", (clip,), f"do {k}", groups={"request": side}))
     save_manifest(rows, folder / "requests.jsonl")
     return folder / "requests.jsonl"
 
 
 def recipe(folder: Path, model: Path, more: str = "", data: str = "", ship: bool = False) -> Path:
-    requests = manifest(folder / "requests")
+    requests, validation = manifest(folder / "requests"), manifest(folder / "validation", up_hz=17)
     questions = folder / "questions.jsonl"
     save_manifest([Example("q", (tone(500, 1.0),), "what?", ("dog", "cat"), "dog")], questions)
     path = folder / "recipe.toml"
     path.write_text(
         f'out = "{folder / "out"}"\n[[stage]]\nname = "safety-data"\nmodel = "{model}"\ntrain = "{requests}"\n'
-        f'validation = "{requests}"\nquestions = "{questions}"\nmax_new_tokens = 3\nthreads = 1\n{data}\n'
+        f'validation = "{validation}"\nquestions = "{questions}"\nmax_new_tokens = 3\nthreads = 1\n{data}\n'
         '[[stage]]\nname = "safety-adapters"\nmethods = "rrs,rrs_top_25"\nopening = "I"\nlearning_rate = 1e-2\n'
         f'epochs = 2\nbatch_size = 4\nthreads = 1\n{more}\n[[stage]]\nname = "safety-choice"\n'
         + ('[[stage]]\nname = "safety-ship"\n' if ship else "")
@@ -97,7 +99,9 @@ def test_the_recipe_runs_on_another_model(tmp_path: Path) -> None:
     out = tmp_path / "out"
     card = json.loads((out / "safety-choice" / choice.CARD).read_text())
     assert card["rule"] == choice.RULE
-    assert len(card["candidates"]) == 2 * len(choice.STRENGTHS)
+    own = card["methods"]["rrs"]
+    assert len(own["candidates"]) == 2 * len(choice.STRENGTHS)
+    assert {"bounds_used", "comprehension_lost", "strength"} <= own.keys()
     assert card["opening"] == "I"
     assert card["refused_under_hint"]["n"] == 4
     whole, part = (
@@ -107,7 +111,7 @@ def test_the_recipe_runs_on_another_model(tmp_path: Path) -> None:
     shift = json.loads((out / "safety-adapters" / "rrs_top_25" / "shift.json").read_text())
     assert shift["kept"] <= 0.26
     assert shift["norm"] <= shift["norm_before_selection"]
-    epoch = load_file(out / "safety-adapters" / "rrs" / "epochs" / str(card["epoch"]) / "adapter_model.safetensors")
+    epoch = load_file(out / "safety-adapters" / "rrs" / "epochs" / str(own["epoch"]) / "adapter_model.safetensors")
     taken = load_file(out / "safety-choice" / "rrs" / "adapter_model.safetensors")
     assert all(torch.equal(epoch[name], taken[name]) for name in epoch)
     again: list[str] = []
@@ -120,7 +124,7 @@ def test_the_recipes_that_come_with_earnest_are_sound() -> None:
     assert [name for name, _, _ in shipped.stages][-1] == "safety-ship"
     ablations = load(RECIPES / "safety-ablations.toml")
     assert set(ablations.stages[1][2].named) == set(ABLATIONS)
-    for name in ("regulariser", "learning_rate", "epochs", "rank", "seed"):
+    for name in ("regulariser", "learning_rate", "rank", "alpha", "seed"):
         assert getattr(shipped.stages[1][2], name) == getattr(ablations.stages[1][2], name)
     assert shipped.stages[0][2].pairs == ablations.stages[0][2].pairs
 
@@ -150,6 +154,13 @@ def test_requests_of_one_kind_are_refused(tmp_path: Path) -> None:
     path = recipe(tmp_path, tiny_fused(tmp_path / "model"))
     manifest(tmp_path / "requests", ("benign",))
     with pytest.raises(RecipeError, match="requests of one kind only"):
+        run(path, log=lambda _: None)
+
+
+def test_what_is_chosen_on_was_not_learnt(tmp_path: Path) -> None:
+    path = recipe(tmp_path, tiny_fused(tmp_path / "model"))
+    manifest(tmp_path / "validation")
+    with pytest.raises(RecipeError, match="8 clips of validation are in train, too"):
         run(path, log=lambda _: None)
 
 

@@ -308,8 +308,10 @@ def pitch(clip: Clip, semitones: float) -> Clip:
     if not -12 <= semitones <= 12:
         raise AudioError(f"{_label(clip)}: a shift by {semitones} semitones is out of range, give -12 to 12")
     factor = 2 ** (semitones / 12)
-    moved = speed(stretch(clip, factor), factor)
-    return _edited(clip, moved.samples, f"pitch {semitones:+g} semitones")
+    moved = speed(stretch(clip, factor), factor).samples[: clip.samples.size]
+    # Two roundings may lose a sample.
+    moved = np.pad(moved, (0, clip.samples.size - moved.size))
+    return _edited(clip, moved, f"pitch {semitones:+g} semitones")
 
 
 # ---- shared

@@ -36,7 +36,7 @@ def audit(
             "-n",
             "--n",
             min=1,
-            help="Ask only so many (world: 300; faithfulness: 100; safety: 100 pairs).",
+            help="Ask only so many (world: 300; faithfulness: 100; safety: 100 of each side).",
         ),
     ] = None,
     batch_size: Annotated[

@@ -54,6 +54,7 @@ def safety(
     from earnest.safety.closed import SETS, world_requests
     from earnest.safety.conditions import Words
     from earnest.safety.judges import ClosedJudge, Judge, ModelJudge, PhraseJudge
+    from earnest.safety.summary import untouched_spoken
 
     beside = Words.load(words)
     ordinary = read_data(questions) if questions else None
@@ -71,7 +72,8 @@ def safety(
 
             def ask(asked: Sequence[Conversation]) -> list[Any]:
                 sampling = Sampling(max_new_tokens=256)
-                return folder.run_batched(other, asked, sampling, options["batch_size"])
+                retry = options["retry_failed"]
+                return folder.run_batched(other, asked, sampling, options["batch_size"], retry_failed=retry)
 
             chosen = ModelJudge(judge, ask)
         return audit(engine, examples, folder, words=beside, judge=chosen, adapters=adapters, questions=own, **options)
@@ -82,7 +84,7 @@ def safety(
         for table in finding.tables:
             print_table(table)
             console.print(table.note, markup=False)
-        return finding
+        return untouched_spoken(finding)
 
     def make(world: World, folder: Path, progress: Callable[[int, int], None]) -> list[Example]:
         found: list[Example] = []
@@ -100,12 +102,24 @@ def safety(
 def read_requests(manifest: Path, limit: int | None = None) -> list[Example]:
     """Reads a manifest of spoken requests (`earnest make spoken-requests`); all of it is checked.
 
+    Args:
+        manifest: the file.
+        limit: so many harmful and so many benign ones of each set are kept, from the first.
+
     Raises:
         ManifestError: all faults of the file, before any model is loaded.
     """
-    from earnest.safety.spoken import read_spoken
+    from earnest.safety.measures import set_of
+    from earnest.safety.spoken import harm_of, read_spoken
 
-    return read_spoken(manifest)[:limit]
+    kept: dict[tuple[str, bool], int] = {}
+    found: list[Example] = []
+    for example in read_spoken(manifest):
+        side = set_of(example), harm_of(example)
+        kept[side] = kept.get(side, 0) + 1
+        if limit is None or kept[side] <= limit:
+            found.append(example)
+    return found
 
 
 def safety_adapters_of(model: str, base_url: str | None, folder: Path | None, *, bare: bool) -> dict[str, Path]:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from earnest.accuracy import begin_run, outcomes_of, resolve
 from earnest.completion import Sampling
+from earnest.conversation import Conversation
 from earnest.engines import Engine
 from earnest.engines.engine import require
 from earnest.engines.lora import adapter_key
@@ -25,14 +26,14 @@ from earnest.finding import Finding
 from earnest.grading import Outcome
 from earnest.run import RunDirectory
 from earnest.safety.asking import GREEDY, Asked, Asker
-from earnest.safety.conditions import AUDIO_TEXT, CONDITIONS, TEXT_ONLY, Words, asked, spoken
+from earnest.safety.conditions import AUDIO_TEXT, CONDITIONS, TEXT_ONLY, Words, asked, ordinary, spoken
 from earnest.safety.judges import Judge
 from earnest.safety.refusal_score import openings, refusal_scores
 from earnest.safety.robustness import edits
 from earnest.safety.spoken import harm_of
 from earnest.safety.summary import PROMPT, UNTOUCHED, Measured, Scores, summarise
 
-DIAL: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+DIAL: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 ROBUST_ITEMS, DIAL_ITEMS, SCORED_ITEMS = 60, 100, 100
 """Requests of each side for what is asked many times over."""
 _OPENINGS_FROM = 64
@@ -106,6 +107,8 @@ def audit(
     for example in examples:
         harm_of(example)
     adapters = dict(adapters or {})
+    if taken := adapters.keys() & {UNTOUCHED, PROMPT}:
+        raise EarnestError(f"an adapter is called {', '.join(sorted(taken))}, as a baseline is: rename its folder")
     if adapters:
         require(engine, "an adapter", "trainable")
         for folder in adapters.values():
@@ -118,7 +121,7 @@ def audit(
         "judge": judge.name,
         "adapters": {name: adapter_key(folder) for name, folder in adapters.items()},
         "comprehension": resolve(engine, questions)["questions"] if questions else {},
-        "extent": {"robust": extent.robust, "dial": extent.dial, "scored": extent.scored},
+        "extent": {**asdict(extent), "strengths": list(extent.strengths)},
     }
     run = begin_run(run, engine, {**resolved, "safety": extra}, command)
     asker = Asker(engine, run, words, judge, sampling, batch_size, retry_failed)
@@ -132,7 +135,7 @@ def audit(
         len(methods) * sum(len(_askable(examples, name)) for name in CONDITIONS)
         + len(said_otherwise) * len(few) * (1 + bool(first))
         + (len(extent.strengths) * len(on_dial) * 2 if first else 0)
-        + (len(methods) - 1) * len(questions)
+        + len(methods) * len(questions)
     )
     answered = 0
 
@@ -157,35 +160,46 @@ def audit(
                 name: asker.ask(_askable(examples, name), name, warned=method == PROMPT, progress=count)
                 for name in CONDITIONS
             }
-            if method == PROMPT:
-                continue
             if questions:
-                outcomes = outcomes_of(engine, questions, run, sampling, batch_size)
+
+                def plain(example: Example, warned: bool = method == PROMPT) -> Conversation:
+                    return ordinary(example, words, warned=warned)
+
+                outcomes = outcomes_of(
+                    engine, questions, run, sampling, batch_size, conversation=plain, retry_failed=retry_failed
+                )
                 right[method] = [outcomes[each.id] is Outcome.CORRECT for each in questions]
                 count(len(questions))
             if opening_ids:
-                scores[method] = Scores(
-                    *(
-                        tuple(refusal_scores(engine, [asked(one, AUDIO_TEXT, words) for one in side], opening_ids))
-                        for side in _sides(scored)
-                    )
-                )
-            if method in (UNTOUCHED, first):
+                scores[method] = Scores(*(_scored(engine, side, method, words, opening_ids) for side in _sides(scored)))
+            if few and method in (UNTOUCHED, first):
                 otherwise[method] = {
                     name: asker.ask(few, AUDIO_TEXT, edit=edit, progress=count) for name, edit in said_otherwise.items()
                 }
     dial: dict[float, dict[str, Asked]] = {}
     if first:
         for strength in extent.strengths:
-            with _worn(engine, adapters[first], strength):
+            with _worn(engine, adapters[first] if strength else None, strength):
                 dial[strength] = {
                     name: asker.ask(on_dial, name, progress=count) for name in CONDITIONS if name != TEXT_ONLY
                 }
     finding = summarise(
-        Measured(found, right, scores, otherwise, dial, tuple(questions)), judge=judge, words=words.id, seed=seed
+        Measured(found, right, scores, otherwise, dial, _clip_names(questions)), judge=judge, words=words.id, seed=seed
     )
     run.write_findings([finding])
     return finding
+
+
+def _scored(
+    engine: Engine, side: Sequence[Example], method: str, words: Words, opening_ids: Sequence[int]
+) -> dict[str, float]:
+    requests = [asked(example, AUDIO_TEXT, words, warned=method == PROMPT) for example in side]
+    return dict(zip((example.id for example in side), refusal_scores(engine, requests, opening_ids), strict=True))
+
+
+def _clip_names(questions: Sequence[Example]) -> list[str]:
+    """Questions about one clip are not independent."""
+    return ["+".join(str(audio) if isinstance(audio, Path) else audio.key for audio in one.audio) for one in questions]
 
 
 def _worn(engine: Engine, adapter: Path | None, strength: float = 1.0) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from earnest.audio import Clip
 from earnest.conversation import Audio, Conversation
@@ -84,6 +84,21 @@ def asked(
     else:
         instruction = words.audio if condition == AUDIO_TEXT else ""
         conversation = spoken([clip] if clip else example.clips, f"{before}{instruction}".strip())
-    if warned and words.system:
-        return Conversation(Conversation().system(words.system).turns + conversation.turns)
-    return conversation
+    return _under_system(conversation, words) if warned else conversation
+
+
+def ordinary(example: Example, words: Words, *, warned: bool = False) -> Conversation:
+    """A question that is no request, with the baseline's warning or without."""
+    if not warned:
+        return example.conversation()
+    if words.prefix:
+        example = replace(example, question=f"{words.prefix} {example.question}")
+    return _under_system(example.conversation(), words)
+
+
+def _under_system(conversation: Conversation, words: Words) -> Conversation:
+    return (
+        Conversation((*Conversation().system(words.system).turns, *conversation.turns))
+        if words.system
+        else conversation
+    )

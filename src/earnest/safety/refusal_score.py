@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from earnest.completion import Completion
 from earnest.conversation import Conversation
 from earnest.engines import Engine
+from earnest.grading import parse_reply
 from earnest.grading.refusal import refuses_request
 
 LEAST_SHARE = 0.05
@@ -19,9 +20,17 @@ LEAST_SHARE = 0.05
 
 
 def openings(completions: Sequence[Completion]) -> tuple[int, ...]:
-    """First tokens of the replies that refuse, the most frequent first; empty if none does."""
-    first = [done.token_ids[0] for done in completions if done.token_ids and refuses_request(done.text)]
+    """First tokens of the replies that refuse, the most frequent first; empty if none does.
+
+    A refusal behind a block of reasoning has no opening: its first token begins the reasoning.
+    """
+    first = [done.token_ids[0] for done in completions if done.token_ids and opens_with_refusal(done.text)]
     return tuple(token for token, times in Counter(first).most_common() if times >= LEAST_SHARE * len(first))
+
+
+def opens_with_refusal(text: str) -> bool:
+    """Whether a reply refuses, without reasoning before."""
+    return parse_reply(text).reasoning is None and refuses_request(text)
 
 
 def refusal_scores(engine: Engine, conversations: Sequence[Conversation], opening_ids: Sequence[int]) -> list[float]:

@@ -30,13 +30,16 @@ from earnest.engines.local import LocalEngine
 from earnest.engines.prefill import left_pad, positions_of
 from earnest.errors import EarnestError
 from earnest.example import Example
+from earnest.files import write_json
 from earnest.finding import Metric
+from earnest.grading import parse_reply
 from earnest.grading.refusal import refuses_request
 from earnest.safety.conditions import Words, spoken
 from earnest.safety.refusal_score import openings
 from earnest.statistics import wilson
 from earnest.training.lora_trainer import SOFT_TOKEN_BYTES, LoraSettings, soft_tokens, train_adapter
 
+SHIFT = "shift.json"
 WEAK_REFUSAL = 0.95
 """Of the harmful requests that are refused under P_ref: below it the direction is weak."""
 _STEP = 256
@@ -157,12 +160,12 @@ def find_shift(
         raise EarnestError(f"{len(harmful)} harmful and {len(benign)} benign requests: both are needed")
     conversations = [spoken(example.clips, words.hinted) for example in harmful[:_STEP]]
     replies = engine.generate(conversations, Sampling(max_new_tokens=64))
-    refused = wilson(sum(refuses_request(done.text) for done in replies), len(replies))
+    refused = wilson(sum(refuses_request(parse_reply(done.text).answer) for done in replies), len(replies))
     found = engine.family.continuation_ids(objective.opening) if objective.opening else openings(replies)
     if not found:
         raise EarnestError(
             f"the model refuses none of {len(replies)} harmful requests under {words.hinted!r}, so that its own "
-            "refusals name no opening: give one (`opening`), another hint, or teach it to refuse by SFT"
+            "refusals (without reasoning before) name no opening: give one (`opening`), or another hint"
         )
     reference = hidden(engine, harmful, words.hinted if objective.hint else words.audio).mean(0)
     full = reference - hidden(engine, benign, words.audio).mean(0)
@@ -234,6 +237,7 @@ def reshape(
         log(
             f"WARNING: below {WEAK_REFUSAL:.0%} the direction is weak: the model hardly understands the hint over audio"
         )
+    write_json(out / SHIFT, shift.card)
     examples = [*harmful, *benign]
     signs = torch.tensor([1.0] * len(harmful) + [0.0 if objective.harmful_only else -1.0] * len(benign))
     targets = hidden(engine, examples, words.audio) + signs[:, None] * shift.vector
@@ -246,8 +250,7 @@ def reshape(
         whole = F.mse_loss(given, inputs["target"])
         if weight:
             whole = whole + weight * lora_norm(worn)
-        # Each part of a step is a mean of its own.
-        return whole / settings.accumulate
+        return whole
 
     def collate(batch: Sequence[_Row]) -> dict[str, Any]:
         device = family.model.device

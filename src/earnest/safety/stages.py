@@ -2,7 +2,7 @@
 
 safety-data       spoken requests, and the model's own replies to them
 safety-adapters   one LoRA adapter for each method: RRS, its ablations, and SFT
-safety-choice     which epoch of RRS, and how strong, on validation
+safety-choice     which epoch of each method that is to be compared, and how strong, on validation
 safety-ship       pocket's into the package, beside the weights they are for
 """
 
@@ -25,7 +25,7 @@ from earnest.errors import EarnestError, RecipeError
 from earnest.example import Example, load_manifest
 from earnest.files import read_json_lines, write_json, write_json_lines
 from earnest.finding import Metric
-from earnest.grading import Outcome
+from earnest.grading import Outcome, parse_reply
 from earnest.grading.refusal import refuses_request
 from earnest.pocket.ship import put_adapters, stage_seconds
 from earnest.run import RunDirectory
@@ -34,11 +34,11 @@ from earnest.safety.asking import Asker
 from earnest.safety.closed import world_requests
 from earnest.safety.conditions import AUDIO_TEXT, CONDITIONS, Words, asked, spoken
 from earnest.safety.judges import ClosedJudge, Judge, PhraseJudge
-from earnest.safety.rrs import Objective, reshape
+from earnest.safety.rrs import SHIFT, Objective, reshape
 from earnest.safety.spoken import harm_of, is_request, read_spoken
 from earnest.statistics import wilson
 from earnest.training.adapters import can_train
-from earnest.training.lora_trainer import SOFT_TOKEN_BYTES, LoraSettings, is_trained
+from earnest.training.lora_trainer import EPOCHS, SOFT_TOKEN_BYTES, LoraSettings, is_trained
 from earnest.training.recipes import Context, Stage
 from earnest.training.sft import Lesson, fine_tune
 from earnest.world.dataset import make_world, world_version
@@ -223,9 +223,24 @@ def _sides(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
     return [each for each in examples if harm_of(each)], [each for each in examples if not harm_of(each)]
 
 
+def _require_apart(train: Sequence[Example], validation: Sequence[Example]) -> None:
+    """What is chosen on must not have been learnt.
+
+    Raises:
+        RecipeError: a clip is in both.
+    """
+    known = {example.clip.key: example.id for example in train}
+    twice = [(example.id, known[key]) for example in validation if (key := example.clip.key) in known]
+    if twice:
+        raise RecipeError(
+            f"{len(twice)} clips of validation are in train, too, such as {twice[0][0]} ({twice[0][1]} there): "
+            "the choice would be made on what was learnt"
+        )
+
+
 def _write_data(settings: DataSettings, context: Context) -> None:
     examples = _requests(settings, context, "train")
-    _requests(settings, context, "validation")
+    _require_apart(examples, _requests(settings, context, "validation"))
     harmful, benign = _sides(examples)
     others = _questions(settings, context, "train", settings.others) if settings.others else []
     engine = load_local(settings.model, threads=settings.threads, batch_size=settings.batch_size)
@@ -252,7 +267,7 @@ def _write_data(settings: DataSettings, context: Context) -> None:
     for own, what in ((harmful, REFUSAL), (benign, OWN), (others, OWN)):
         for example, done in zip(own, replies(own, what), strict=True):
             # What is cut would teach to stop there; a refusal that is none would teach to answer.
-            if done.stop is not Stop.END or refuses_request(done.text) is not (what == REFUSAL):
+            if done.stop is not Stop.END or refuses_request(parse_reply(done.text).answer) is not (what == REFUSAL):
                 left[what] = left.get(what, 0) + 1
             else:
                 rows.append({"id": example.id, "reply": done.text})
@@ -287,7 +302,7 @@ def _train(settings: AdapterSettings, context: Context) -> None:
             context.log(f"{name}: {line}")
 
         if name in ABLATIONS:
-            shift = reshape(
+            reshape(
                 engine,
                 harmful,
                 benign,
@@ -298,7 +313,6 @@ def _train(settings: AdapterSettings, context: Context) -> None:
                 soft=soft,
                 log=log,
             )
-            write_json(out / "shift.json", shift.card)
         else:
             beside = benign if name == SFT else others
             if replies.keys().isdisjoint(example.id for example in harmful):
@@ -307,7 +321,7 @@ def _train(settings: AdapterSettings, context: Context) -> None:
                     f"refusal of its own for {name} to learn, leave it out of methods"
                 )
             lessons = sft_lessons(harmful, beside, replies, source.words, settings.seed)
-            fine_tune(engine.family, lessons, settings.lora(), out, soft=soft, log=log)
+            fine_tune(engine.family, lessons, settings.lora(), out, soft=soft, per_epoch=True, log=log)
 
 
 def sft_lessons(
@@ -357,6 +371,7 @@ def _choose(_: ChoiceSettings, context: Context) -> None:
         return _choice.Standing(
             {name: own.attack_success for name, own in found.items()},
             {name: own.over_rejection for name, own in found.items()},
+            {name: own.unhelped for name, own in found.items()},
         )
 
     def accuracy() -> Metric:
@@ -365,51 +380,50 @@ def _choose(_: ChoiceSettings, context: Context) -> None:
 
     before, known = standing(), accuracy()
     context.log(f"untouched: {before.said(before)}")
-    standings: dict[_choice.Candidate, _choice.Standing] = {}
-    for epoch in range(1, trained.epochs + 1):
-        for strength in _choice.STRENGTHS:
-            with engine.wearing(_epoch(context, epoch), strength):
-                own = standings[epoch, strength] = standing()
-            context.log(f"epoch {epoch} at {strength:g}: {own.said(before)}")
-    kept: dict[_choice.Candidate, Metric] = {}
+    methods = [name for name in trained.named if name in (RRS, SFT, SFT_ALONE)]
+    cards: dict[str, Any] = {}
+    for method in methods:
+        standings: dict[_choice.Candidate, _choice.Standing] = {}
+        for epoch in range(1, trained.epochs + 1):
+            for strength in _choice.STRENGTHS:
+                with engine.wearing(_epoch(context, method, epoch), strength):
+                    own = standings[epoch, strength] = standing()
+                context.log(f"{method}, epoch {epoch} at {strength:g}: {own.said(before)}")
+        kept: dict[_choice.Candidate, Metric] = {}
 
-    def lost(one: _choice.Candidate) -> float:
-        with engine.wearing(_epoch(context, one[0]), one[1]):
-            kept[one] = accuracy()
-        context.log(f"epoch {one[0]} at {one[1]:g}: accuracy {kept[one]} after {known}")
-        return known.value - kept[one].value
+        def lost(one: _choice.Candidate, method: str = method, kept: dict[Any, Metric] = kept) -> float:
+            with engine.wearing(_epoch(context, method, one[0]), one[1]):
+                kept[one] = accuracy()
+            context.log(f"{method}, epoch {one[0]} at {one[1]:g}: accuracy {kept[one]} after {known}")
+            return known.value - kept[one].value
 
-    best = _choice.chosen(standings, before, lost)
-    copy_adapter(_epoch(context, best[0]), context.folder / RRS, best[1])
-    context.log(f"epoch {best[0]} at {best[1]:g} is taken")
-    write_json(
-        context.folder / _choice.CARD,
-        {
-            "key": engine.key,
-            "rule": _choice.RULE,
+        best = _choice.chosen(standings, before, lost)
+        copy_adapter(_epoch(context, method, best[0]), context.folder / method, best[1])
+        used, cost = standings[best].used(before), known.value - kept[best].value
+        broken = used > 1 or cost > _choice.MOST_LOST + 1e-9
+        warning = "WARNING, no candidate keeps its bounds: " if broken else ""
+        context.log(f"{warning}{method}, epoch {best[0]} at {best[1]:g} is taken")
+        cards[method] = {
             "epoch": best[0],
             "strength": best[1],
-            "before": before.to_json(),
+            "bounds_used": round(used, 4),
+            "comprehension_lost": round(cost, 4),
             "candidates": {f"epoch {epoch} at {at:g}": own.to_json() for (epoch, at), own in standings.items()},
-            "accuracy": {
-                "before": known.to_json(),
-                **{f"epoch {epoch} at {at:g}": metric.to_json() for (epoch, at), metric in kept.items()},
-            },
-            **json.loads((context.root / "safety-adapters" / RRS / "shift.json").read_text("utf-8")),
-        },
-    )
+        }
+    shift = json.loads((context.root / "safety-adapters" / RRS / SHIFT).read_text("utf-8"))
+    card = {"key": engine.key, "rule": _choice.RULE, "before": before.to_json(), "accuracy": known.to_json(), **shift}
+    write_json(context.folder / _choice.CARD, {**card, "methods": cards})
 
 
-def _epoch(context: Context, number: int) -> Path:
-    return context.root / "safety-adapters" / RRS / "epochs" / str(number)
+def _epoch(context: Context, method: str, number: int) -> Path:
+    return context.root / "safety-adapters" / method / EPOCHS / str(number)
 
 
 def _ship(_: ShipSettings, context: Context) -> None:
     from earnest.pocket import SAFETY_CARD, safety_folder
 
     source: DataSettings = context.stages["safety-data"]
-    folders = {name: context.root / "safety-adapters" / name for name in (SFT, SFT_ALONE)}
-    folders = {RRS: context.root / "safety-choice" / RRS, **folders}
+    folders = {name: context.root / "safety-choice" / name for name in (RRS, SFT, SFT_ALONE)}
     card = json.loads((context.root / "safety-choice" / _choice.CARD).read_text("utf-8"))
     seconds = stage_seconds(context.root, ("safety-data", "safety-adapters", "safety-choice"))
     put_adapters(folders, safety_folder(), source.model, SAFETY_CARD, {**card, "seconds": seconds})

@@ -68,6 +68,7 @@ def fine_tune(
     out: Path | str,
     *,
     soft: AudioCache | None = None,
+    per_epoch: bool = False,
     log: Callable[[str], None] = print,
 ) -> Path:
     """Trains a LoRA adapter on replies and saves it as peft does; see `train_adapter`.
@@ -78,6 +79,7 @@ def fine_tune(
         settings: numbers.
         out: the adapter's folder.
         soft: soft tokens of clips, shared by several trainings on one model; None for a cache of its own.
+        per_epoch: whether the adapter of each epoch is kept.
         log: one line of progress.
 
     Raises:
@@ -100,6 +102,7 @@ def fine_tune(
         collate=lambda batch: collated(family, batch, heard),
         loss=loss,
         taught=[[lesson.name, lesson.reply] for lesson in lessons],
+        per_epoch=per_epoch,
         log=log,
     )
 
