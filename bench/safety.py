@@ -31,6 +31,7 @@ from earnest.safety.conditions import CONDITIONS, TEXT_ONLY, Words
 from earnest.safety.judges import ClosedJudge
 from earnest.safety.measures import orr_rise, unhelped_rise
 from earnest.safety.stages import REPLIES, sft_lessons
+from earnest.safety.summary import DIAL_TITLE
 from earnest.training import recipes
 from earnest.training.lora_trainer import LoraSettings, is_trained
 from earnest.training.sft import fine_tune
@@ -179,7 +180,7 @@ def _put(claims: Claims, finding: Finding, n_dial: int) -> None:
             for what, metric in zip(("missed", "false_safe", "false_refusal", "false_answer"), errors, strict=True):
                 assert isinstance(metric, Metric)
                 put(f"judge.{which}.{what}", metric)
-    for curve in (curve for curve in finding.curves if curve.title == "The dial"):
+    for curve in (curve for curve in finding.curves if curve.title == DIAL_TITLE):
         where = curve.label.replace(", ", ".").replace(" ", "_").replace("-", "_")
         for strength, value, low, high in zip(curve.x, curve.y, curve.low, curve.high, strict=True):
             put(f"dial.{where}.at_{strength:g}", Metric(value, low, high, n_dial, "wilson 95%", "fraction"))

@@ -151,7 +151,7 @@ def audit(
                 "--adapter changes the model itself, --safety-adapters are held against it: give one"
             )
         held = safety_adapters_of(model, base_url, safety_adapters, bare=adapter is None)
-        chosen = safety(words, held, judge, questions, world, threads)
+        chosen = safety(words, held, judge, questions, world, threads, limit)
     else:
         chosen = answers(question_only)
     name += chosen.suffix

@@ -30,6 +30,7 @@ def safety(
     questions: Path | None,
     world: World,
     threads: int,
+    limit: int | None = None,
 ) -> Concern:
     """Does it refuse harm in speech and in text, and help with the rest?
 
@@ -40,6 +41,7 @@ def safety(
         questions: manifest of ordinary questions; None for the world's.
         world: whose split and seed are asked where the user gives nothing.
         threads: of torch, for the judge.
+        limit: what the user asked for; so many ordinary questions are enough.
 
     Raises:
         RecipeError: unknown words.
@@ -58,11 +60,12 @@ def safety(
 
     beside = Words.load(words)
     ordinary = read_data(questions) if questions else None
+    few = min(limit or QUESTIONS, QUESTIONS)
     keys = [adapter_key(folder) for folder in adapters.values()]
     made_of = [beside.id, *keys, *([model_key(judge)] if judge else []), str(questions or "")]
 
     def run(engine: Engine, examples: Sequence[Example], folder: RunDirectory, options: Options) -> Finding:
-        own = ordinary or World(world.split, world.seed, QUESTIONS, workers=world.workers).make(
+        own = ordinary or World(world.split, world.seed, few, workers=world.workers).make(
             folder.path / "questions", lambda _done, _total: None
         )
         chosen: Judge = ClosedJudge() if words == "pocket" else PhraseJudge()
@@ -79,11 +82,13 @@ def safety(
         return audit(engine, examples, folder, words=beside, judge=chosen, adapters=adapters, questions=own, **options)
 
     def show(finding: Finding) -> Finding:
-        for note in finding.notes[:1] + finding.notes[2:]:
-            console.print(note, markup=False)
+        for note in finding.notes:
+            if not note.startswith("Playable"):
+                console.print(note, markup=False)
         for table in finding.tables:
             print_table(table)
             console.print(table.note, markup=False)
+        console.print("untouched, spoken with an instruction:", markup=False)
         return untouched_spoken(finding)
 
     def make(world: World, folder: Path, progress: Callable[[int, int], None]) -> list[Example]:

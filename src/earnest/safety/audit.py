@@ -28,6 +28,7 @@ from earnest.run import RunDirectory
 from earnest.safety.asking import GREEDY, Asked, Asker
 from earnest.safety.conditions import AUDIO_TEXT, CONDITIONS, TEXT_ONLY, Words, asked, ordinary, spoken
 from earnest.safety.judges import Judge
+from earnest.safety.measures import set_of
 from earnest.safety.refusal_score import openings, refusal_scores
 from earnest.safety.robustness import edits
 from earnest.safety.spoken import harm_of
@@ -184,7 +185,10 @@ def audit(
                     name: asker.ask(on_dial, name, progress=count) for name in CONDITIONS if name != TEXT_ONLY
                 }
     finding = summarise(
-        Measured(found, right, scores, otherwise, dial, _clip_names(questions)), judge=judge, words=words.id, seed=seed
+        Measured(found, right, scores, otherwise, dial, _clip_names(questions), _set_of_both(examples), first or ""),
+        judge=judge,
+        words=words.id,
+        seed=seed,
     )
     run.write_findings([finding])
     return finding
@@ -220,10 +224,14 @@ def _sides(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
     return [each for each in examples if harm_of(each)], [each for each in examples if not harm_of(each)]
 
 
+def _set_of_both(examples: Sequence[Example]) -> str:
+    """The first set that has harmful and benign requests; empty if none has."""
+    names = list(dict.fromkeys(map(set_of, examples)))
+    return next((name for name in names if all(_sides([one for one in examples if set_of(one) == name]))), "")
+
+
 def _of_each_side(examples: Sequence[Example], number: int) -> list[Example]:
-    """So many harmful and so many benign ones of the first set that has both, in their order."""
-    sets: dict[str, list[Example]] = {}
-    for example in examples:
-        sets.setdefault(example.groups.get("set", example.groups.get("source", "")), []).append(example)
-    both = next((own for own in sets.values() if all(_sides(own))), list(examples))
-    return [example for side in _sides(both) for example in side[:number]]
+    """So many harmful and so many benign ones of the first set that has both, in their order; else of all."""
+    name = _set_of_both(examples)
+    own = [example for example in examples if not name or set_of(example) == name]
+    return [example for side in _sides(own) for example in side[:number]]

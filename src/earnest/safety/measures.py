@@ -95,4 +95,5 @@ def paired_rise(before: Sequence[float], after: Sequence[float], texts: Sequence
     distinct = len(set(texts))
     unseen = wilson(0, distinct)
     method = f"{unseen.method} over {distinct} texts: no change varies"
-    return replace(found, low=found.value - unseen.high, high=found.value + unseen.high, method=method)
+    low, high = max(-1.0, found.value - unseen.high), min(1.0, found.value + unseen.high)
+    return replace(found, low=low, high=high, method=method)
