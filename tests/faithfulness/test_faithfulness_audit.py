@@ -222,7 +222,7 @@ def test_the_command_writes_what_was_asked(tmp_path: Path, capsys: pytest.Captur
         (["--concern", "faithfulness", "--words", "klingon"], "no words called 'klingon'"),
         (["--concern", "faithfulness", "--question-only"], "--question-only goes with --concern answers"),
         (["--concern", "faithfulness", "--idk-adapters", "x"], "goes with --concern reliability"),
-        (["--judge", "pocket"], "--judge: goes with --concern faithfulness"),
+        (["--judge", "pocket"], "--judge goes with --concern faithfulness"),
         (["--concern", "faithfulness", "--judge", "no such model"], "no model called 'no such model'"),
         (["--concern", "faithfulness", "--probe", "mistake", "--user-turn"], "leave out --user-turn"),
     ],
