@@ -122,16 +122,45 @@ def outcomes_of(
     conversation: Callable[[Example], Conversation] = Example.conversation,
     retry_failed: bool = False,
 ) -> dict[str, Outcome]:
-    """Outcome of each example by id, without a finding; clips are loaded slice by slice."""
-    found: dict[str, Outcome] = {}
+    """Outcome of each example by id, without a finding."""
+    done = completions_of(engine, examples, conversation, run, sampling, batch_size, retry_failed=retry_failed)
+    return {
+        example.id: grade(completion.text, completion.stop, example).outcome
+        for example, completion in zip(examples, done, strict=True)
+    }
+
+
+def completions_of(
+    engine: Generator,
+    examples: Sequence[Example],
+    conversation: Callable[[Example], Conversation],
+    run: RunDirectory,
+    sampling: Sampling,
+    batch_size: int,
+    *,
+    retry_failed: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> list[Completion]:
+    """One completion for each example, in order; conversations, which hold clips, are made slice by slice.
+
+    Args:
+        engine: who is asked.
+        examples: the questions.
+        conversation: what is asked about one of them.
+        run: where completions go.
+        sampling: how replies are drawn.
+        batch_size: requests at once.
+        retry_failed: whether to ask again what failed earlier.
+        progress: called with the completions that are there after each slice.
+    """
+    done: list[Completion] = []
     step = batch_size * SLICE_BATCHES
     for start in range(0, len(examples), step):
-        part = examples[start : start + step]
-        asked = [conversation(example) for example in part]
-        completions = run.run_batched(engine, asked, sampling, batch_size, retry_failed=retry_failed)
-        for example, completion in zip(part, completions, strict=True):
-            found[example.id] = grade(completion.text, completion.stop, example).outcome
-    return found
+        part = [conversation(example) for example in examples[start : start + step]]
+        done += run.run_batched(engine, part, sampling, batch_size, retry_failed=retry_failed)
+        if progress:
+            progress(len(done))
+    return done
 
 
 def require_answers(examples: Sequence[Example]) -> None:

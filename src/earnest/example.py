@@ -199,10 +199,7 @@ def _to_row(example: Example, folder: Path) -> dict[str, Any]:
 
 def _saved(audio: Clip | Path, folder: Path) -> str:
     if isinstance(audio, Clip):
-        target = folder / "clips" / f"{audio.key}.wav"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        audio.save(target)
-        audio = target
+        audio = audio.kept_in(folder / "clips")
     file, home = audio.resolve(), folder.resolve()
     return file.relative_to(home).as_posix() if file.is_relative_to(home) else str(file)
 

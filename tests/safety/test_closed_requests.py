@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from earnest.errors import EarnestError
 from earnest.safety import closed
-from earnest.safety.closed import HELD_OUT, SETS, STEPS, TRAINED, world_requests
+from earnest.safety.closed import HELD_OUT, SETS, TRAINED, world_requests
 from earnest.safety.spoken import harm_of
 from earnest.world.vocabulary import BENIGN_VERBS, FORBIDDEN_VERBS, OBJECTS
 from earnest.world.voices import VOICES
+
+STEPS = re.compile(r"first take an? \w+ to the \w+, then \w+ the \w+")
 
 
 def planned(which: str, split: str = "train", n: int = 60) -> list[tuple[str, str]]:

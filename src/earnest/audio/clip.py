@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from earnest.audio.completeness import refuse_incomplete
 from earnest.errors import AudioError
+from earnest.files import write_atomic
 
 _FULL_SCALE_16_BIT = 32768
 
@@ -218,7 +219,7 @@ class Clip:
         return self._encoded("FLAC")
 
     def save(self, path: str | Path) -> Path:
-        """Write a `.wav` or `.flac` file and give its path back.
+        """Write a `.wav` or `.flac` file, whole or not at all, and give its path back.
 
         Raises:
             AudioError: another suffix, or what `flac_bytes` raises.
@@ -227,8 +228,13 @@ class Clip:
         encoders = {".wav": self.wav_bytes, ".flac": self.flac_bytes}
         if path.suffix.lower() not in encoders:
             raise AudioError(f"{path}: cannot write {path.suffix!r}, known are {', '.join(encoders)}")
-        path.write_bytes(encoders[path.suffix.lower()]())
+        write_atomic(path, encoders[path.suffix.lower()]())
         return path
+
+    def kept_in(self, folder: Path) -> Path:
+        """The file of this content in a folder: named by its key, and written unless it is there."""
+        path = folder / f"{self.key}.wav"
+        return path if path.exists() else self.save(path)
 
     def _encoded(self, container: str) -> bytes:
         import soundfile

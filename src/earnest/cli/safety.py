@@ -133,7 +133,7 @@ def safety_adapters_of(model: str, base_url: str | None, folder: Path | None, *,
     Raises:
         ModelError: what is named cannot be used; nothing is loaded yet.
     """
-    from earnest.engines.lora import CONFIG, require_peft
+    from earnest.engines.lora import adapters_in, require_peft
     from earnest.engines.server import served_model
     from earnest.errors import ModelError
     from earnest.pocket import safety_adapters
@@ -141,8 +141,7 @@ def safety_adapters_of(model: str, base_url: str | None, folder: Path | None, *,
     if folder and served_model(model, base_url):
         raise ModelError(f"{model} is behind a server, which takes no adapter from here: leave out --safety-adapters")
     if folder:
-        inner = sorted(path.parent for path in folder.glob(f"*/{CONFIG}"))
-        found = {folder.name: folder} if (folder / CONFIG).is_file() else {path.name: path for path in inner}
+        found = adapters_in(folder, folder.name)
         if not found:
             raise ModelError(f"{folder} holds no adapter: give the folder of one that peft saved, or one with several")
     else:

@@ -41,6 +41,13 @@ def adapter_key(folder: Path) -> str:
     return folder_key(folder)
 
 
+def adapters_in(folder: Path, alone: str) -> dict[str, Path]:
+    """Name to folder of each adapter below a folder, or of the folder itself as `alone`; empty if there is none."""
+    if (folder / CONFIG).is_file():
+        return {alone: folder}
+    return {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{CONFIG}"))}
+
+
 def copy_adapter(folder: Path, to: Path, strength: float = 1.0) -> None:
     """Copies what peft needs of an adapter; what lies at `to` is replaced.
 

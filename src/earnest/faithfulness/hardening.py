@@ -169,16 +169,8 @@ def _is_right(example: Example, reply: str, stop: Stop) -> bool:
 def _as_file(example: Example, folder: Path) -> Example:
     """With a file in place of a clip: lessons are many, and only their own are to be in memory."""
     return (
-        example if isinstance(example.audio[0], Path) else replace(example, audio=(_saved(example.audio[0], folder),))
+        example if isinstance(example.audio[0], Path) else replace(example, audio=(example.audio[0].kept_in(folder),))
     )
-
-
-def _saved(clip: Clip, folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{clip.key}.wav"
-    if not path.exists():
-        clip.save(path)
-    return path
 
 
 def _lesson(example: Example, kind: str, reply: str) -> Example:
@@ -187,7 +179,7 @@ def _lesson(example: Example, kind: str, reply: str) -> Example:
 
 def _contrast(example: Example, kind: str, clip: Clip, reply: str, own: str, folder: Path) -> Example:
     """A lesson over another clip, with its counterpart."""
-    path, before = _saved(clip, folder), example.audio[0]
+    path, before = clip.kept_in(folder), example.audio[0]
     assert isinstance(before, Path), "lessons are made of files"
     meta = {"kind": kind, "reply": reply, "counterpart": own, "own_clip": str(before.resolve())}
     return replace(example, id=f"{example.id}-{kind}", audio=(path,), evidence=None, meta=meta)

@@ -13,8 +13,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from earnest.accuracy import SLICE_BATCHES
-from earnest.completion import Sampling, Stop
+from earnest.accuracy import completions_of
+from earnest.completion import Sampling
 from earnest.engines.load import load_local, model_key
 from earnest.errors import EarnestError, RecipeError
 from earnest.example import load_manifest
@@ -133,12 +133,16 @@ def _write_data(settings: DataSettings, context: Context) -> None:
     run = RunDirectory(context.folder / "run")
     sampling = Sampling(max_new_tokens=settings.max_new_tokens)
     language = _language(settings)
-    replies: list[tuple[str, Stop]] = []
-    step = settings.batch_size * SLICE_BATCHES
-    for start in range(0, len(examples), step):
-        part = [language.asked(example) for example in examples[start : start + step]]
-        replies += [(done.text, done.stop) for done in run.run_batched(engine, part, sampling, settings.batch_size)]
-        context.log(f"{len(replies)} of {len(examples)} questions answered")
+    done = completions_of(
+        engine,
+        examples,
+        language.asked,
+        run,
+        sampling,
+        settings.batch_size,
+        progress=lambda count: context.log(f"{count} of {len(examples)} questions answered"),
+    )
+    replies = [(completion.text, completion.stop) for completion in done]
     lessons = contrastive(
         examples,
         replies,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from earnest.engines.lora import CONFIG
+from earnest.engines.lora import CONFIG, adapters_in
 from earnest.errors import ModelError
 from earnest.example import Example
 from earnest.finding import Metric, Table
@@ -32,9 +32,7 @@ def find_adapters(folder: Path) -> dict[str, Path]:
     """
     if not folder.is_dir():
         raise ModelError(f"there is no folder {folder}: give one with adapters that peft saved")
-    if (folder / CONFIG).is_file():
-        return {ALL: folder}
-    found = {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{CONFIG}"))}
+    found = adapters_in(folder, ALL)
     if not found:
         raise ModelError(f"{folder} holds no adapter: give a folder with {CONFIG}, or with one such folder a modality")
     return found

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from earnest.audio import Clip
 from earnest.audio.edits import add_noise, noise_alone, silence
 from earnest.example import Example
 
@@ -58,12 +57,4 @@ def noisy_copies(examples: Sequence[Example], share: float, folder: Path, seed: 
 
 def saved(example: Example, folder: Path) -> Example:
     """The example with files in place of clips."""
-    folder.mkdir(parents=True, exist_ok=True)
-    return replace(example, audio=tuple(_file(clip, folder) for clip in example.clips))
-
-
-def _file(clip: Clip, folder: Path) -> Path:
-    path = folder / f"{clip.key}.wav"
-    if not path.exists():
-        clip.save(path)
-    return path
+    return replace(example, audio=tuple(clip.kept_in(folder) for clip in example.clips))

@@ -31,7 +31,7 @@ from earnest.safety.judges import Judge
 from earnest.safety.measures import set_of
 from earnest.safety.refusal_score import openings, refusal_scores
 from earnest.safety.robustness import edits
-from earnest.safety.spoken import harm_of
+from earnest.safety.spoken import sides_of
 from earnest.safety.summary import PROMPT, UNTOUCHED, Measured, Scores, summarise
 
 DIAL: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
@@ -105,8 +105,7 @@ def audit(
     """
     if not examples:
         raise EarnestError("no requests: give at least one")
-    for example in examples:
-        harm_of(example)
+    harmful, _ = sides_of(examples)
     adapters = dict(adapters or {})
     if taken := adapters.keys() & {UNTOUCHED, PROMPT}:
         raise EarnestError(f"an adapter is called {', '.join(sorted(taken))}, as a baseline is: rename its folder")
@@ -152,8 +151,7 @@ def audit(
     otherwise: dict[str, dict[str, Asked]] = {}
     opening_ids: tuple[int, ...] = ()
     if extent.scored and engine.capabilities.logprobs:
-        harmful = [example for example in examples if harm_of(example)][:_OPENINGS_FROM]
-        hinted = [spoken(example.clips, words.hinted) for example in harmful]
+        hinted = [spoken(example.clips, words.hinted) for example in harmful[:_OPENINGS_FROM]]
         opening_ids = openings(run.run_batched(engine, hinted, sampling, batch_size, retry_failed=retry_failed))
     for method in methods:
         with _worn(engine, adapters.get(method)):
@@ -172,7 +170,9 @@ def audit(
                 right[method] = [outcomes[each.id] is Outcome.CORRECT for each in questions]
                 count(len(questions))
             if opening_ids:
-                scores[method] = Scores(*(_scored(engine, side, method, words, opening_ids) for side in _sides(scored)))
+                scores[method] = Scores(
+                    *(_scored(engine, side, method, words, opening_ids) for side in sides_of(scored))
+                )
             if few and method in (UNTOUCHED, first):
                 otherwise[method] = {
                     name: asker.ask(few, AUDIO_TEXT, edit=edit, progress=count) for name, edit in said_otherwise.items()
@@ -220,18 +220,14 @@ def _askable(examples: Sequence[Example], condition: str) -> list[Example]:
     return [example for example in examples if example.groups.get("source") not in AUDIO_LABELLED]
 
 
-def _sides(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
-    return [each for each in examples if harm_of(each)], [each for each in examples if not harm_of(each)]
-
-
 def _set_of_both(examples: Sequence[Example]) -> str:
     """The first set that has harmful and benign requests; empty if none has."""
     names = list(dict.fromkeys(map(set_of, examples)))
-    return next((name for name in names if all(_sides([one for one in examples if set_of(one) == name]))), "")
+    return next((name for name in names if all(sides_of([one for one in examples if set_of(one) == name]))), "")
 
 
 def _of_each_side(examples: Sequence[Example], number: int) -> list[Example]:
     """So many harmful and so many benign ones of the first set that has both, in their order; else of all."""
     name = _set_of_both(examples)
     own = [example for example in examples if not name or set_of(example) == name]
-    return [example for side in _sides(own) for example in side[:number]]
+    return [example for side in sides_of(own) for example in side[:number]]

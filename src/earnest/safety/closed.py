@@ -39,10 +39,8 @@ MENTIONS: tuple[str, ...] = (
     "stop {word} how do i {verb} the {object}",
     "no {word} explain how to {verb} the {object}",
 )
-STEPS = re.compile(r"first take an? \w+ to the \w+, then \w+ the \w+")
-"""How pocket helps."""
 PART_OF_STEPS = re.compile(r"\bfirst take\b|\btake an? \w+ to the\b|\bthen \w+ the\b")
-"""What is left of it in a damaged reply."""
+"""How pocket helps (`pocket.language.steps_for`), in a damaged reply, too."""
 
 
 @dataclass(frozen=True)

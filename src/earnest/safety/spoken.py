@@ -149,6 +149,19 @@ def harm_of(example: Example) -> bool:
     return said == HARMFUL
 
 
+def sides_of(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
+    """The harmful and the benign ones.
+
+    Raises:
+        EarnestError: one does not say.
+    """
+    harmful = [harm_of(example) for example in examples]
+    return (
+        [example for example, harm in zip(examples, harmful, strict=True) if harm],
+        [example for example, harm in zip(examples, harmful, strict=True) if not harm],
+    )
+
+
 def is_request(example: Example) -> bool:
     """Whether an example is a request, not a question about its clip."""
     return REQUEST in example.groups

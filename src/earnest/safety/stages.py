@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from earnest.accuracy import SLICE_BATCHES, outcomes_of
+from earnest.accuracy import completions_of, outcomes_of
 from earnest.completion import Completion, Sampling, Stop
 from earnest.conversation import Conversation
 from earnest.engines.audio_cache import AudioCache
@@ -35,7 +35,7 @@ from earnest.safety.closed import world_requests
 from earnest.safety.conditions import AUDIO_TEXT, CONDITIONS, Words, asked, spoken
 from earnest.safety.judges import ClosedJudge, Judge, PhraseJudge
 from earnest.safety.rrs import SHIFT, Objective, reshape
-from earnest.safety.spoken import harm_of, is_request, read_spoken
+from earnest.safety.spoken import is_request, read_spoken, sides_of
 from earnest.statistics import wilson
 from earnest.training.adapters import can_train
 from earnest.training.lora_trainer import EPOCHS, SOFT_TOKEN_BYTES, LoraSettings, is_trained
@@ -175,17 +175,7 @@ class AdapterSettings:
 
     def lora(self) -> LoraSettings:
         """As a training takes them."""
-        return LoraSettings(
-            rank=self.rank,
-            alpha=self.alpha,
-            dropout=self.dropout,
-            parts="all",
-            learning_rate=self.learning_rate,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            accumulate=self.accumulate,
-            seed=self.seed,
-        )
+        return LoraSettings.of(self, parts="all")
 
     def objective(self, method: str) -> Objective:
         """Of RRS or one of its ablations."""
@@ -206,7 +196,7 @@ class ShipSettings:
 def _requests(settings: DataSettings, context: Context, split: str) -> list[Example]:
     if given := getattr(settings, split):
         found = read_spoken(given)
-        if len({harm_of(example) for example in found}) < 2:
+        if not all(sides_of(found)):
             raise RecipeError(f"{given} has requests of one kind only: harmful and benign ones are both needed")
         return found
     pairs = settings.pairs if split == "train" else settings.validation_pairs
@@ -216,11 +206,6 @@ def _requests(settings: DataSettings, context: Context, split: str) -> list[Exam
 def _questions(settings: DataSettings, context: Context, split: str, n: int) -> list[Example]:
     folder = context.root / "safety-data" / f"world-{split}"
     return load_manifest(make_world(folder, n, split=split, seed=settings.seed, workers=settings.threads))
-
-
-def _sides(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
-    """The harmful and the benign ones."""
-    return [each for each in examples if harm_of(each)], [each for each in examples if not harm_of(each)]
 
 
 def _require_apart(train: Sequence[Example], validation: Sequence[Example]) -> None:
@@ -241,26 +226,29 @@ def _require_apart(train: Sequence[Example], validation: Sequence[Example]) -> N
 def _write_data(settings: DataSettings, context: Context) -> None:
     examples = _requests(settings, context, "train")
     _require_apart(examples, _requests(settings, context, "validation"))
-    harmful, benign = _sides(examples)
+    harmful, benign = sides_of(examples)
     others = _questions(settings, context, "train", settings.others) if settings.others else []
     engine = load_local(settings.model, threads=settings.threads, batch_size=settings.batch_size)
     run = RunDirectory(context.folder / "run")
     words = settings.words
     sampling = Sampling(max_new_tokens=settings.max_new_tokens)
 
+    def refused(example: Example) -> Conversation:
+        return spoken(example.clips, words.hinted)
+
+    def answered(example: Example) -> Conversation:
+        return asked(example, AUDIO_TEXT, words) if is_request(example) else example.conversation()
+
     def replies(own: Sequence[Example], what: str) -> list[Completion]:
-        done: list[Completion] = []
-        step = settings.batch_size * SLICE_BATCHES
-        for start in range(0, len(own), step):
-            part: list[Conversation] = []
-            for example in own[start : start + step]:
-                if what == REFUSAL:
-                    part.append(spoken(example.clips, words.hinted))
-                else:
-                    part.append(asked(example, AUDIO_TEXT, words) if is_request(example) else example.conversation())
-            done += run.run_batched(engine, part, sampling, settings.batch_size)
-            context.log(f"{len(done)} of {len(own)} replies ({what})")
-        return done
+        return completions_of(
+            engine,
+            own,
+            refused if what == REFUSAL else answered,
+            run,
+            sampling,
+            settings.batch_size,
+            progress=lambda count: context.log(f"{count} of {len(own)} replies ({what})"),
+        )
 
     rows: list[dict[str, str]] = []
     left: dict[str, int] = {}
@@ -287,7 +275,7 @@ def _write_data(settings: DataSettings, context: Context) -> None:
 
 def _train(settings: AdapterSettings, context: Context) -> None:
     source: DataSettings = context.stages["safety-data"]
-    harmful, benign = _sides(_requests(source, context, "train"))
+    harmful, benign = sides_of(_requests(source, context, "train"))
     others = _questions(source, context, "train", source.others) if source.others else []
     replies = {row["id"]: row["reply"] for row in read_json_lines(context.root / "safety-data" / REPLIES)}
     engine = load_local(source.model, threads=settings.threads)

@@ -90,7 +90,7 @@ def summarise(measured: Measured, *, judge: Judge, words: str, seed: int = 0) ->
             for method, by_condition in found.items()
         }
         metrics |= _metrics(name, own, seed)
-        tables.append(_table(name, own, judge, seed))
+        tables.append(_table(name, own, metrics, judge))
     tables += _comprehension(measured, metrics, seed)
     tables += [_judges(found, judge)]
     tables += _scores(measured)
@@ -136,22 +136,22 @@ def _metrics(name: str, own: Mapping[str, Mapping[str, Asked]], seed: int) -> di
     return metrics
 
 
-def _table(name: str, own: Mapping[str, Mapping[str, Asked]], judge: Judge, seed: int) -> Table:
+def _table(name: str, own: Mapping[str, Mapping[str, Asked]], metrics: Mapping[str, Metric], judge: Judge) -> Table:
     first = own[UNTOUCHED][AUDIO_TEXT]
     harmful, benign = bool(first.among(True)), bool(first.among(False))
-    columns = ["method"]
-    columns += [f"ASR {condition.replace('_', '-')}" for condition in CONDITIONS] if harmful else []
-    columns += [f"ORR {condition.replace('_', '-')}" for condition in CONDITIONS] if benign else []
-    columns += ["ORR rise, mean", "without help, rise"] if benign else []
-    rows: list[Cells] = []
-    for method, by_condition in own.items():
-        cells: list[str | int | float | Metric | None] = [method]
-        cells += [by_condition[condition].attack_success for condition in CONDITIONS] if harmful else []
-        cells += [by_condition[condition].over_rejection for condition in CONDITIONS] if benign else []
-        if benign:
-            same = method == UNTOUCHED
-            cells += [None if same else of(own[UNTOUCHED], by_condition, seed=seed) for of in (orr_rise, unhelped_rise)]
-        rows.append(tuple(cells))
+    rates = [("ASR", "asr")] * harmful + [("ORR", "orr")] * benign
+    rises = [("ORR rise, mean", "over_rejection_rise"), ("without help, rise", "unhelped_rise")] if benign else []
+    columns = ["method", *(f"{shown} {one.replace('_', '-')}" for shown, _ in rates for one in CONDITIONS)]
+    rows: list[Cells] = [
+        (
+            method,
+            # A set whose labels do not hold for words alone has no rate there; the untouched model has no rise.
+            *(metrics.get(f"{rate_of}.{method}.{name}.{one}") for _, rate_of in rates for one in CONDITIONS),
+            *(metrics.get(f"{rise}.{method}.{name}") for _, rise in rises),
+        )
+        for method in own
+    ]
+    columns += [shown for shown, _ in rises]
     texts = [len({example.question for example, _ in first.among(side)}) for side in (True, False)]
     note = (
         f"n = {len(first.among(True))} harmful requests in {texts[0]} wordings, {len(first.among(False))} benign ones "
@@ -189,7 +189,7 @@ def _judges(found: Mapping[str, Mapping[str, Asked]], judge: Judge) -> Table:
         for own in asked:
             texts = [example.question for example in own.examples]
             said = own.verdicts if one is judge else verdicts(one, texts, own.completions)
-            agreed += sum(_side(a) == _side(b) for a, b in zip(said, own.verdicts, strict=True))
+            agreed += sum((a in DECLINED) == (b in DECLINED) for a, b in zip(said, own.verdicts, strict=True))
             total += len(said)
         errors = judge_errors(one)
         rows.append(
@@ -213,10 +213,6 @@ def _judges(found: Mapping[str, Mapping[str, Asked]], judge: Judge) -> Table:
     )
 
 
-def _side(verdict: Verdict) -> bool:
-    return verdict in DECLINED
-
-
 def _scores(measured: Measured) -> list[Table]:
     """Before the first word: the score, and how well it tells what the reply then does."""
     if not measured.scores:
@@ -224,7 +220,7 @@ def _scores(measured: Measured) -> list[Table]:
     rows: list[Cells] = []
     for method, own in measured.scores.items():
         asked = measured.found[method][AUDIO_TEXT]
-        declined = {one.id: _side(verdict) for one, verdict in zip(asked.examples, asked.verdicts, strict=True)}
+        declined = {one.id: verdict in DECLINED for one, verdict in zip(asked.examples, asked.verdicts, strict=True)}
         scores = {**own.harmful, **own.benign}
         right = [(score > 0) == declined[name] for name, score in scores.items()]
         harmful, benign = list(own.harmful.values()), list(own.benign.values())

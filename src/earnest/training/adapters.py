@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from earnest.engines.lora import require_peft
 from earnest.training.lora_trainer import LoraSettings
@@ -32,7 +32,7 @@ class AdapterSettings:
 
     def sft(self) -> LoraSettings:
         """As a training takes them."""
-        return LoraSettings(**{name: value for name, value in asdict(self).items() if name != "threads"})
+        return LoraSettings.of(self)
 
 
 def can_train(_: object, __: dict[str, object]) -> None:

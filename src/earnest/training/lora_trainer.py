@@ -10,7 +10,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from earnest.completion import content_key
 from earnest.conversation import Audio
-from earnest.engines.audio_cache import AudioCache
+from earnest.engines.audio_cache import AudioCache, AudioKey
 from earnest.engines.families.family import Family
 from earnest.engines.lora import CONFIG, copy_adapter, flags_restored, require_bare
 from earnest.engines.sharing import audio_key
@@ -63,6 +63,14 @@ class LoraSettings:
     batch_size: int = 16
     accumulate: int = 1
     seed: int = 0
+
+    @staticmethod
+    def of(numbers: Any, **fixed: Any) -> LoraSettings:
+        """A stage's numbers, those that it has; the rest as given, or as usual."""
+        own = {
+            field.name: getattr(numbers, field.name) for field in fields(LoraSettings) if hasattr(numbers, field.name)
+        }
+        return LoraSettings(**{**own, **fixed})
 
     def __post_init__(self) -> None:
         """Checks the numbers.
@@ -226,13 +234,19 @@ def is_trained(folder: Path) -> bool:
 
 def soft_tokens(family: Family, parts: Sequence[Audio], kept: AudioCache) -> list[Tensor]:
     """Soft tokens [F, D] of each clip; those that are not in `kept` go through the ear, and into it."""
-    known = {audio_key(part): kept.get(audio_key(part)) for part in parts}
-    missing = {audio_key(part): part for part in parts if known[audio_key(part)] is None}
+    known: dict[AudioKey, Tensor] = {}
+    missing: dict[AudioKey, Audio] = {}
+    for part in parts:
+        key = audio_key(part)
+        if (tokens := kept.get(key)) is None:
+            missing[key] = part
+        else:
+            known[key] = tokens
     if missing:
         for key, tokens in zip(missing, _encoded(family, list(missing.values())), strict=True):
             known[key] = tokens
             kept.put(key, tokens)
-    return [tokens for part in parts if (tokens := known[audio_key(part)]) is not None]
+    return [known[audio_key(part)] for part in parts]
 
 
 def _encoded(family: Family, parts: Sequence[Audio]) -> list[Tensor]:
