@@ -50,6 +50,7 @@ pocket: $(INSTALLED)
 	$(BIN)/earnest train recipes/pocket/reliability.toml
 	$(BIN)/earnest train recipes/pocket/faithfulness.toml
 	$(BIN)/earnest train recipes/pocket/safety.toml
+	$(BIN)/earnest train recipes/pocket/relisten-rl.toml
 
 bench: $(INSTALLED)
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev,bench]"

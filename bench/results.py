@@ -283,9 +283,9 @@ def shipped_key() -> str:
 
 def shipped_keys() -> set[str]:
     """Content keys of what is shipped: the weights, and the weights with each concern's adapters."""
-    from earnest.pocket import hardened_folder, idk_folder, safety_folder
+    from earnest.pocket import hardened_folder, idk_folder, relistening_folder, safety_folder
 
-    folders = (idk_folder(), hardened_folder(), safety_folder())
+    folders = (idk_folder(), hardened_folder(), safety_folder(), relistening_folder())
     return {shipped_key(), *map(adapters_key, folders)}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from earnest.audio import Clip
 from earnest.fused import AdapterConfig, EarConfig, EarEncoder, FusedModel, FusedProcessor, PassConfig
+from earnest.pocket.tokenizer import AUDIO, BLANK, TIME, build_tokenizer
 
 SPECIALS = ["<pad>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>", "<start_audio>", "<end_audio>", "<audio>"]
 TAGS = ["<think>", "</think>", "<answer>", "</answer>", "<seg>", "</seg>"]
@@ -69,6 +71,40 @@ def tiny_fused(path: Path, seed: int = 0, time_marker_s: float | None = 1.0, con
     )
     processor = FusedProcessor.from_config(model.config, tokenizer, time_marker_s=time_marker_s)
     model.save_pretrained(path)
+    processor.save_pretrained(path)
+    return path
+
+
+def tiny_pocket(path: Path, seed: int = 0) -> Path:
+    """A folder with a fused model of pocket's make: its tokenizer and time markers, one ear, one pass that aligns.
+
+    Its weights are of half precision, as pocket's are.
+
+    Args:
+        path: where to.
+        seed: of the weights.
+    """
+    torch.manual_seed(seed)
+    tokenizer = build_tokenizer()
+    language_model = Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+            num_attention_heads=4, num_key_value_heads=2, head_dim=8, max_position_embeddings=2048,
+            tie_word_embeddings=True, initializer_range=0.5,
+            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, bos_token_id=None,
+        )
+    ).eval()  # fmt: skip
+    adapter = AdapterConfig(widths=(16, 16), kernels=(3, 3), strides=(2, 2))
+    blank: Any = tokenizer.convert_tokens_to_ids(BLANK)
+    audio: Any = tokenizer.convert_tokens_to_ids(AUDIO)
+    model = FusedModel.from_parts(
+        language_model,
+        {"events": EarEncoder(EarConfig(width=16, blocks=1)).eval()},
+        {"first": PassConfig(adapters={"events": adapter}, head="align", blank_token_id=blank)},
+        audio_token_id=audio,
+    )
+    processor = FusedProcessor.from_config(model.config, tokenizer, time_marker_s=1.0, time_marker_format=TIME)
+    model.half().save_pretrained(path)
     processor.save_pretrained(path)
     return path
 

@@ -68,18 +68,23 @@ def ask(
         EarnestError: fewer than two choices, or an empty question.
         ModelError: the model is unknown.
     """
-    if not question.strip():
-        raise EarnestError("the question is empty: ask something about the clip")
-    if choices is not None and len(set(choices)) < 2:
-        raise EarnestError(f"choices {list(choices)}: give at least two different ones, as in 'a;b', or none at all")
-    clip = audio if isinstance(audio, Clip) else Clip.load(audio)
+    example = asked(audio, question, choices)
     sampling = Sampling(max_new_tokens=max_new_tokens)
     if isinstance(model, str):
         from earnest.engines import load
 
         model = load(model)
-    example = Example("asked", (clip,), question.strip(), tuple(choices) if choices else None)
-    return _read(model.generate([example.conversation()], sampling)[0], example)
+    return read_reply(model.generate([example.conversation()], sampling)[0], example)
+
+
+def asked(audio: Clip | Path | str, question: str, choices: Sequence[str] | None = None) -> Example:
+    """A question as an example, its clip in memory; raises as `ask` does."""
+    if not question.strip():
+        raise EarnestError("the question is empty: ask something about the clip")
+    if choices is not None and len(set(choices)) < 2:
+        raise EarnestError(f"choices {list(choices)}: give at least two different ones, as in 'a;b', or none at all")
+    clip = audio if isinstance(audio, Clip) else Clip.load(audio)
+    return Example("asked", (clip,), question.strip(), tuple(choices) if choices else None)
 
 
 def split_choices(text: str) -> tuple[str, ...] | None:
@@ -88,7 +93,8 @@ def split_choices(text: str) -> tuple[str, ...] | None:
     return parts or None
 
 
-def _read(completion: Completion, example: Example) -> Reply:
+def read_reply(completion: Completion, example: Example) -> Reply:
+    """What a completion says about a question to which nobody knows the answer."""
     # Nobody knows the right answer here; with a stand-in, the grader still tells an answer from no answer.
     stand_in = replace(example, answer=example.choices[0] if example.choices else "something")
     graded = grade(completion.text, completion.stop, stand_in)

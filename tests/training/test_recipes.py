@@ -98,6 +98,21 @@ def test_what_a_stage_needs_runs_it_again_and_must_be_there(tmp_path: Path, monk
     assert not stale.exists()
 
 
+def test_what_a_stage_builds_on_counts_where_the_recipe_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("test_recipes.second", Stage(Numbers, _run, builds_on=("first",)))
+    alone = '[[stage]]\nname = "second"\n'
+    recipes.run(_recipe(tmp_path, alone), log=lambda _: None)
+    assert CALLS == ["second"]
+    both = '[[stage]]\nname = "first"\nsteps = {}\n[[stage]]\nname = "second"\n'
+    with pytest.raises(RecipeError, match="'second' needs first: run it before"):
+        recipes.run(_recipe(tmp_path, both.format(3)), only="second", log=lambda _: None)
+    recipes.run(_recipe(tmp_path, both.format(3)), log=lambda _: None)
+    recipes.run(_recipe(tmp_path, both.format(3)), log=lambda _: None)
+    assert CALLS == ["second", "first", "second"]
+    recipes.run(_recipe(tmp_path, both.format(4)), log=lambda _: None)
+    assert CALLS == ["second", "first", "second", "first", "second"], "it was built on what the old number made"
+
+
 def test_what_is_published_runs_again_and_only_in_the_recipes_own_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,6 +84,83 @@ def test_one_training_teaches_and_leaves_the_model_as_it_was(make: Any, tmp_path
     assert not [name for name in trained if "language_model" not in name]
 
 
+TEXTS = ("<think> i hear <seg>0.1, 0.4</seg>", " a dog, then <seg>0, 0.5</seg>", " a cat.</think>")
+
+
+def gone_back(number: int, texts: int = 2) -> Conversation:
+    """A reply that is begun: each text, then the segment that it cites."""
+    conversation = asked(number).assistant(TEXTS[0])
+    clip = conversation.clips[0]
+    for text, span in zip((*TEXTS[1:texts], None), ((0.1, 0.4), (0.0, 0.5)), strict=False):
+        conversation = conversation.append(Audio(clip.crop(*span)))
+        if text:
+            conversation = conversation.append(text)
+    return conversation
+
+
+def begun_lessons() -> list[Lesson]:
+    """Two that begin a reply, one with a single citation, and one that begins none."""
+    begun = [Lesson(lambda n=n: gone_back(n), TEXTS[2], begun=True) for n in (1, 2)]
+    return [*begun, Lesson(lambda: gone_back(3, 1), " so", begun=True), *some_lessons(1)]
+
+
+def taught_of(family: Any) -> list[tuple[Conversation, list[int]]]:
+    """What stands before each text of these lessons, and its tokens."""
+    end, ids = family.turn_end_id, family.continuation_ids
+    found = [
+        pair
+        for n in (1, 2)
+        for pair in (
+            (asked(n), ids(TEXTS[0])),
+            (gone_back(n, 1), ids(TEXTS[1])),
+            (gone_back(n, 2), [*ids(TEXTS[2]), end]),
+        )
+    ]
+    return [*found, (asked(3), ids(TEXTS[0])), (gone_back(3, 1), [*ids(" so"), end]), (asked(0), [*ids("dog"), end])]
+
+
+@pytest.mark.parametrize("make", ARCHITECTURES)
+def test_of_a_begun_turn_the_text_is_learnt_and_the_audio_is_not(make: Any, tmp_path: Path) -> None:
+    family: Any = engine_of(make(tmp_path)).family
+    conversation = gone_back(1)
+    question, prompt = family.render([asked(1), conversation])
+    labels = sft.begun_labels(family, conversation, prompt)
+    begun = prompt.token_ids[len(question.token_ids) :]
+    assert len(labels) == len(begun)
+    texts = [family.continuation_ids(text) for text in TEXTS[:2]]
+    assert [label for label in labels if label != sft.IGNORED] == [*texts[0], *texts[1]]
+    first, second = len(texts[0]), labels.index(texts[1][0], len(texts[0]))
+    assert labels[:first] == tuple(texts[0])
+    assert labels[second : second + len(texts[1])] == tuple(texts[1])
+    heard = [*begun[first:second], *begun[second + len(texts[1]) :]]
+    assert heard.count(family.audio_token_id) == sum(prompt.audio_tokens[1:]) > 0
+    assert len(heard) > sum(prompt.audio_tokens[1:]), "there are marks around what is heard"
+
+
+@pytest.mark.parametrize("make", ARCHITECTURES)
+def test_the_loss_of_begun_replies_is_that_of_their_texts(make: Any, tmp_path: Path) -> None:
+    engine = engine_of(make(tmp_path / "model"))
+    family: Any = engine.family
+    lessons, pairs = begun_lessons(), taught_of(family)
+    said = torch.cat(engine.logprobs([before for before, _ in pairs], [ids for _, ids in pairs]))
+    rows: Any = sft._Rows(family, lessons)
+    batch = sft.collated(family, [rows[place] for place in range(len(lessons))], AudioCache(2**20))
+    assert int((batch.pop("shift_labels") != sft.IGNORED).sum()) == len(said)
+    with torch.no_grad():
+        loss = float(sft.reply_loss(family, **batch))
+    assert loss == pytest.approx(-float(said.sum()), rel=1e-4)
+    # The trainer's mean is over the same tokens.
+    lines: list[str] = []
+    fine_tune(family, lessons, replace(SETTINGS, epochs=1), tmp_path / "a", log=lines.append)
+    assert float(lines[0].split("loss ")[1]) == pytest.approx(loss / len(said), abs=2e-3)
+
+
+def test_what_is_begun_is_not_learnt_unless_it_is_asked_for(tmp_path: Path) -> None:
+    family: Any = engine_of(tiny_fused(tmp_path)).family
+    rows: Any = sft._Rows(family, [Lesson(lambda: gone_back(1), "dog")])
+    assert rows[0].labels == (*family.continuation_ids("dog"), family.turn_end_id)
+
+
 def test_an_interrupted_training_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
     family = engine_of(tiny_fused(tmp_path / "model")).family
     settings = replace(SETTINGS, epochs=5)

@@ -22,6 +22,9 @@ def ask(
     dtype: Dtype = None,
     base_url: BaseUrl = None,
     adapter: Adapter = None,
+    relisten: Annotated[
+        bool, typer.Option("--relisten", help="Let the reasoning go back to the audio, and show it as it does.")
+    ] = False,
 ) -> None:
     """Ask one question about one clip. Exit code 1 if the request failed."""
     from earnest.asking import ask as ask_model
@@ -33,10 +36,17 @@ def ask(
     from earnest.engines import load
     from earnest.grading import Outcome
 
+    if relisten and adapter is None and model == "pocket":
+        adapter = _own_adapter()
     engine = load(model, threads=threads, device=device, dtype=dtype, base_url=base_url, adapter=adapter)
-    reply = ask_model(engine, clip, question, options, max_new_tokens=max_new_tokens)
+    if relisten:
+        from earnest.cli.relistening import ask_live
+
+        reply = ask_live(engine, model, clip, question, options, max_new_tokens)
+    else:
+        reply = ask_model(engine, clip, question, options, max_new_tokens=max_new_tokens)
     rows = [("outcome", reply.outcome)]
-    if reply.reasoning:
+    if reply.reasoning and not relisten:
         rows.insert(0, ("reasoning", reply.reasoning))
     if reply.answer:
         rows.insert(-1, ("answer", reply.answer))
@@ -50,3 +60,18 @@ def ask(
         console.print(f"{name:<11}{value}", markup=False)
     if reply.outcome == Outcome.FAILED.value:
         raise typer.Exit(1)
+
+
+def _own_adapter() -> Path:
+    """Pocket's, trained to go back to the audio.
+
+    Raises:
+        ModelError: none is shipped.
+    """
+    from earnest.errors import ModelError
+    from earnest.pocket import RELISTENING, relistening_adapters
+
+    found = relistening_adapters()
+    if found is None:
+        raise ModelError("pocket has no adapter of re-listening: earnest train recipes/pocket/relisten-rl.toml")
+    return found[RELISTENING[-1]]

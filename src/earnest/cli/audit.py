@@ -21,11 +21,12 @@ def audit(
         typer.Option(help="JSONL, JSON or CSV with audio, question, answer. Default: the diagnostic world."),
     ] = None,
     concern: Annotated[
-        Literal["answers", "reliability", "faithfulness", "safety"],
+        Literal["answers", "reliability", "faithfulness", "safety", "relistening"],
         typer.Option(
             help="answers: is it right? reliability: does it know what it does not know, and who helps? "
             "faithfulness: is its reasoning grounded in the audio, and does the answer rest on it? "
-            "safety: does it refuse harm in speech and in text, and help with the rest?"
+            "safety: does it refuse harm in speech and in text, and help with the rest? "
+            "relistening: does it go back to the audio, to the right place, and is it better for it?"
         ),
     ] = "answers",
     split: Annotated[str, typer.Option(help="Of the world: train, validation or test.")] = "test",
@@ -36,7 +37,7 @@ def audit(
             "-n",
             "--n",
             min=1,
-            help="Ask only so many (world: 300; faithfulness: 100; safety: 100 of each side).",
+            help="Ask only so many (world: 300; faithfulness and relistening: 100; safety: 100 of each side).",
         ),
     ] = None,
     batch_size: Annotated[
@@ -65,7 +66,7 @@ def audit(
     ] = None,
     words: Annotated[
         str | None,
-        typer.Option(help="Of reliability, faithfulness, safety: general or pocket. Default: as fits the model."),
+        typer.Option(help="Of all concerns but answers: general or pocket. Default: as fits the model."),
     ] = None,
     control_items: Annotated[
         int | None,
@@ -97,6 +98,13 @@ def audit(
         Path | None,
         typer.Option(help="Safety: ordinary questions, to see what hardening costs. Default: the diagnostic world's."),
     ] = None,
+    relistening_adapters: Annotated[
+        Path | None,
+        typer.Option(help="Re-listening: adapter, or a folder of several: sft first, the rest by name."),
+    ] = None,
+    total_s: Annotated[
+        float | None, typer.Option("--total-s", min=0.0, help="Re-listening: seconds that a reply may hear again (60).")
+    ] = None,
     no_report: Annotated[bool, typer.Option("--no-report", help="Write no scorecard.html.")] = False,
     retry_on_error: Annotated[bool, typer.Option("--retry-on-error", help="Ask again what failed earlier.")] = False,
     bank: Annotated[Path | None, typer.Option(help="Your own one-shot samples for the world.")] = None,
@@ -112,6 +120,7 @@ def audit(
     """
     from earnest.cli.concerns import answers, faithfulness, idk_adapters_of, reliability
     from earnest.cli.data import WORLD_ITEMS, World, read_data, source_of
+    from earnest.cli.relistening import RELISTENING_ITEMS, relistening, relistening_adapters_of
     from earnest.cli.safety import SAFETY_PAIRS, read_requests, safety, safety_adapters_of
 
     asked_for = {
@@ -120,17 +129,22 @@ def audit(
         },
         "faithfulness": {"--probe": probe, "--rewriter": rewriter, "--user-turn": user_turn or None},
         "safety": {"--safety-adapters": safety_adapters, "--questions": questions},
+        "relistening": {"--relistening-adapters": relistening_adapters, "--total-s": total_s},
     }  # fmt: skip
     _refuse_others(concern, asked_for)
     if words and concern == "answers":
-        raise typer.BadParameter("--words goes with --concern reliability, faithfulness or safety")
+        raise typer.BadParameter("--words goes with every --concern but answers")
     if judge and concern not in ("faithfulness", "safety"):
         raise typer.BadParameter("--judge goes with --concern faithfulness or safety")
+    if concern == "relistening" and bank:
+        raise typer.BadParameter("--bank goes with other concerns: long scenes are rendered by the world itself")
     if concern == "safety" and (bank or fail_under is not None):
         raise typer.BadParameter("--bank and --fail-under go with other concerns: requests have no accuracy")
     if question_only and concern != "answers":
         raise typer.BadParameter(f"--question-only goes with --concern answers: {concern} asks without audio itself")
-    usual = {"faithfulness": FAITHFULNESS_ITEMS, "safety": SAFETY_PAIRS}.get(concern, WORLD_ITEMS)
+    usual = {
+        "faithfulness": FAITHFULNESS_ITEMS, "safety": SAFETY_PAIRS, "relistening": RELISTENING_ITEMS,
+    }.get(concern, WORLD_ITEMS)  # fmt: skip
     world = World(split, seed, limit or usual, bank, workers)
     read = read_requests if concern == "safety" else read_data
     examples = read(data, limit) if data else None
@@ -152,9 +166,17 @@ def audit(
             )
         held = safety_adapters_of(model, base_url, safety_adapters, bare=adapter is None)
         chosen = safety(words, held, judge, questions, world, threads, limit)
+    elif concern == "relistening":
+        if adapter and relistening_adapters:
+            raise typer.BadParameter(
+                "--adapter changes the model itself, --relistening-adapters are held against it: give one"
+            )
+        stages = relistening_adapters_of(model, base_url, relistening_adapters, bare=adapter is None)
+        chosen = relistening(words, stages, total_s, of_world=data is None)
     else:
         chosen = answers(question_only)
     name += chosen.suffix
+    worn = adapter or chosen.wears
 
     from earnest.completion import Sampling, content_key
     from earnest.engines import load, model_key
@@ -164,7 +186,7 @@ def audit(
 
     sampling = Sampling(max_new_tokens=max_new_tokens)
     # Other weights, or another version of the world, get a folder of their own: old runs are not in the way.
-    made_of = content_key([model_key(model, base_url, adapter), None if data else world.version, *chosen.made_of])
+    made_of = content_key([model_key(model, base_url, worn), None if data else world.version, *chosen.made_of])
     output = output or run_folder(model, made_of, name)
     run = RunDirectory(output)
     if examples is None:
@@ -176,7 +198,7 @@ def audit(
         threads=threads,
         device=device,
         dtype=dtype,
-        adapter=adapter,
+        adapter=worn,
         base_url=base_url,
         max_connections=max_connections,
     )

@@ -36,6 +36,7 @@ class Concern:
         made_of: what beside the model and the data makes a run another one.
         pairs: what is to be listened to before and after it was changed; called after `run`.
         make: the world's examples, where the user gives none.
+        wears: adapter that the model wears from the start, where the user names none; None for none.
     """
 
     suffix: str
@@ -44,6 +45,7 @@ class Concern:
     made_of: list[str] = field(default_factory=list[str])
     pairs: Callable[[Sequence[Example]], Sequence[Pair]] = lambda _: ()
     make: Callable[[World, Path, Callable[[int, int], None]], list[Example]] = World.make
+    wears: Path | None = None
 
 
 def answers(question_only: bool) -> Concern:

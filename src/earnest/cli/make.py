@@ -1,6 +1,6 @@
 """`earnest make world`: clips with questions, answers and evidence. `earnest make idk`: what a model does not know.
 
-`earnest make spoken-requests` has a file of its own.
+`earnest make spoken-requests` and `earnest make grounded` have files of their own.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from typing import Annotated
 import typer
 
 from earnest.cli.console import console, progress
+from earnest.cli.grounded import grounded
 from earnest.cli.options import Adapter, BaseUrl, Device, Dtype, MaxConnections, Model, Threads
 from earnest.cli.spoken import spoken_requests
 
 make = typer.Typer(help="Make data.", no_args_is_help=True)
 make.command("spoken-requests")(spoken_requests)
+make.command("grounded")(grounded)
 
 
 @make.callback()

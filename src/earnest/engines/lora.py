@@ -6,11 +6,12 @@ import json
 import math
 import shutil
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from earnest.completion import content_key
 from earnest.engines.weights import adapter_state, folder_key
 from earnest.errors import ModelError, needs_extra
 from earnest.files import write_json
@@ -18,6 +19,8 @@ from earnest.files import write_json
 CONFIG = "adapter_config.json"
 ADAPTER_FILES = (CONFIG, "adapter_model.safetensors")
 """What peft needs of a folder that a training wrote."""
+EARS = "ears.json"
+"""Specs of ears that come with adapters of a fused model, in their folder or the one above (`added_ears.py`)."""
 
 
 def require_peft() -> None:
@@ -31,14 +34,20 @@ def require_peft() -> None:
 
 
 def adapter_key(folder: Path) -> str:
-    """Content hash of an adapter [32 hex digits].
+    """Content hash of an adapter [32 hex digits], of the ears that come with it included.
 
     Raises:
         ModelError: the folder is no adapter.
     """
-    if not (folder / CONFIG).is_file():
+    ears = ears_of(folder)
+    if not (folder / CONFIG).is_file() and ears != folder:
         raise ModelError(f"{folder} has no {CONFIG}: give the folder of an adapter that peft saved")
-    return folder_key(folder)
+    return folder_key(folder) if ears in (None, folder) else content_key([folder_key(folder), folder_key(ears)])
+
+
+def ears_of(folder: Path) -> Path | None:
+    """Where the ears that come with an adapter lie: in its own folder or, for several, in the one above; or nowhere."""
+    return next((own for own in (folder, folder.parent) if (own / EARS).is_file()), None)
 
 
 def adapters_in(folder: Path, alone: str) -> dict[str, Path]:
@@ -48,18 +57,26 @@ def adapters_in(folder: Path, alone: str) -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{CONFIG}"))}
 
 
-def copy_adapter(folder: Path, to: Path, strength: float = 1.0) -> None:
+def copy_adapter(folder: Path, to: Path, strength: float = 1.0, dtype: str | None = None) -> None:
     """Copies what peft needs of an adapter; what lies at `to` is replaced.
 
     Args:
         folder: where a training saved it.
         to: the copy's folder.
         strength: of the copy: the dial at which it was chosen is written into its alpha.
+        dtype: of the copy's weights, such as "float16"; None leaves them as they are.
     """
     shutil.rmtree(to, ignore_errors=True)
     to.mkdir(parents=True)
     for file in ADAPTER_FILES:
         shutil.copyfile(folder / file, to / file)
+    if dtype is not None:
+        import torch
+        from safetensors.torch import load_file, save_file
+
+        weights = load_file(to / ADAPTER_FILES[1])
+        kind = getattr(torch, dtype)
+        save_file({name: own.to(kind) for name, own in weights.items()}, to / ADAPTER_FILES[1], {"format": "pt"})
     if strength != 1:
         config = json.loads((to / CONFIG).read_text("utf-8"))
         write_json(to / CONFIG, {**config, "lora_alpha": config["lora_alpha"] * strength})
@@ -106,6 +123,36 @@ def put_on(model: Any, folder: Path) -> Any:
         odd = sorted(held ^ saved)
         raise unfit(f"{len(odd)} weights differ, such as {odd[0]}")
     return worn
+
+
+def chained(folders: Sequence[Path], to: Path) -> None:
+    """One LoRA adapter that does what several do, each trained on top of those before it; replaces what lies at `to`.
+
+    Matrices stand side by side: B [A_1; A_2] with B = [s_1 B_1, s_2 B_2], so that W + s_1 B_1 A_1 + s_2 B_2 A_2 is what
+    a model gets.
+
+    Raises:
+        ModelError: they do not change the same matrices.
+    """
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    configs = [json.loads((folder / CONFIG).read_text("utf-8")) for folder in folders]
+    weights = [load_file(folder / ADAPTER_FILES[1]) for folder in folders]
+    if odd := sorted(set().union(*weights) - set.intersection(*(set(own) for own in weights))):
+        raise ModelError(f"{', '.join(map(str, folders))} change different matrices, such as {odd[0]}: chain like ones")
+    scales = [float(config["lora_alpha"]) / float(config["r"]) for config in configs]
+    joined: dict[str, Any] = {}
+    for name in weights[0]:
+        if ".lora_A." in name:
+            joined[name] = torch.cat([own[name] for own in weights], dim=0)
+        else:
+            joined[name] = torch.cat([scale * own[name] for scale, own in zip(scales, weights, strict=True)], dim=1)
+    rank = sum(int(config["r"]) for config in configs)
+    shutil.rmtree(to, ignore_errors=True)
+    to.mkdir(parents=True)
+    save_file(joined, to / ADAPTER_FILES[1], metadata={"format": "pt"})
+    write_json(to / CONFIG, {**configs[0], "r": rank, "lora_alpha": rank})
 
 
 @contextmanager

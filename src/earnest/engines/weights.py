@@ -11,7 +11,7 @@ from earnest.errors import ModelError
 
 TEXT_FILES = ("*.json", "*.jinja", "*.model", "*.txt")
 """Files beside the weights that change an answer: config, tokenizer, processor, chat template."""
-NOTES = ("training.json", "stage.json")
+NOTES = ("training.json", "stage.json", "relistening.json")
 """What recipes note beside a model (settings, seconds): it changes no answer."""
 
 

@@ -11,8 +11,10 @@ from pathlib import Path
 from earnest.errors import ModelError
 
 IDK_CARD, HARDENED_CARD, SAFETY_CARD = "idk.json", "hardened.json", "safety.json"
+RELISTENING_CARD = "relistening.json"
 
 SAFETY = ("rrs", "sft", "sft_no_twins")
+RELISTENING = ("sft", "grpo")
 
 
 def weights_path() -> Path:
@@ -73,6 +75,23 @@ def safety_adapters() -> dict[str, Path] | None:
         ModelError: they were trained on other weights.
     """
     found = {name: _adapters(safety_folder(), SAFETY_CARD, name, "recipes/pocket/safety.toml") for name in SAFETY}
+    there = {name: folder for name, folder in found.items() if folder is not None}
+    return there or None
+
+
+def relistening_folder() -> Path:
+    """Where the shipped scan and adapters of re-listening lie, if they do; given as an adapter it is the scan."""
+    return weights_path() / "relistening"
+
+
+def relistening_adapters() -> dict[str, Path] | None:
+    """Stage to the folder of its shipped adapter, "sft" and "grpo", each with the scan; None if none are shipped.
+
+    Raises:
+        ModelError: they were trained on other weights.
+    """
+    recipe = "recipes/pocket/relisten-rl.toml"
+    found = {name: _adapters(relistening_folder(), RELISTENING_CARD, name, recipe) for name in RELISTENING}
     there = {name: folder for name, folder in found.items() if folder is not None}
     return there or None
 

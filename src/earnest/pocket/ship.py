@@ -72,7 +72,16 @@ def ship(
     return target
 
 
-def put_adapters(folders: Mapping[str, Path], target: Path, model: str, card: str, content: Mapping[str, Any]) -> None:
+def put_adapters(
+    folders: Mapping[str, Path],
+    target: Path,
+    model: str,
+    card: str,
+    content: Mapping[str, Any],
+    *,
+    beside: Sequence[Path] = (),
+    dtype: str | None = None,
+) -> None:
     """Puts adapters beside the weights that they are for, all or none of them.
 
     Args:
@@ -81,14 +90,18 @@ def put_adapters(folders: Mapping[str, Path], target: Path, model: str, card: st
         model: the name of the model that they are for.
         card: name of the card's file.
         content: of the card.
+        beside: files that go with them, such as ears of their own.
+        dtype: of their weights, such as "float16"; None leaves them as they are.
     """
     fresh = target.with_name(f"{target.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     for name, folder in folders.items():
-        copy_adapter(folder, fresh / name)
+        copy_adapter(folder, fresh / name, dtype=dtype)
         config = fresh / name / CONFIG
         # A folder of the machine it was trained on tells nobody anything.
         write_json(config, {**json.loads(config.read_text("utf-8")), "base_model_name_or_path": model})
+    for path in beside:
+        shutil.copyfile(path, fresh / path.name)
     write_json(fresh / card, content)
     shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)

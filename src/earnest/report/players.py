@@ -38,6 +38,23 @@ class Bar:
 
 
 @dataclass(frozen=True)
+class Again:
+    """A stretch that a reply cited: playable if it was heard again, else with the reason why it was not.
+
+    Attributes:
+        label: as in "<seg>3, 6</seg> 3.0-6.0 s".
+        audio: data URI; empty if it was not heard.
+        bar: where it lies in the clip.
+        fault: why it was not heard; empty if it was.
+    """
+
+    label: str
+    audio: str
+    bar: Bar | None
+    fault: str
+
+
+@dataclass(frozen=True)
 class Player:
     """One playable example; all that the page shows of it."""
 
@@ -58,6 +75,7 @@ class Player:
     heard: str
     groups: Mapping[str, str]
     occlusion: tuple[Bar, ...] = ()
+    again: tuple[Again, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,7 +111,8 @@ def player(example: Example, record: Mapping[str, Any], clip: Clip | None = None
         example: the question, with its clip; `meta["timeline"]`, if there, is a list of events
             {kind, name, start_s, end_s}.
         record: what became of it (`earnest.grading.Record.to_json`); `occlusion`, if there, is a list of windows
-            {start, end (shares of the clip), moved}.
+            {start, end (shares of the clip), moved}; `segments`, if there, is a list of stretches that were cited
+            {text, start_s, end_s, fault}.
         clip: what was heard in place of the example's own, whose timeline is then not shown.
     """
     own, clip = clip is None, clip or example.clip
@@ -122,6 +141,7 @@ def player(example: Example, record: Mapping[str, Any], clip: Clip | None = None
         heard=f"heard {Heard(**record['heard']).shown}",
         groups=example.groups,
         occlusion=tuple(_window(window, clip.duration_s) for window in record.get("occlusion", ())),
+        again=tuple(_again(segment, clip) for segment in record.get("segments", ())),
     )
 
 
@@ -145,6 +165,15 @@ def _window(window: Mapping[str, Any], duration_s: float) -> Bar:
     kind, label = ("moves", "moves the answer") if window["moved"] else ("", "changes nothing")
     span = f"{start * duration_s:.1f}-{end * duration_s:.1f} s"
     return Bar(kind, label, round(100 * start, 3), round(100 * (end - start), 3), 0, span)
+
+
+def _again(segment: Mapping[str, Any], clip: Clip) -> Again:
+    cited = f"<seg>{segment['text']}</seg>"
+    if segment["fault"]:
+        return Again(cited, "", None, str(segment["fault"]))
+    start_s, end_s = float(segment["start_s"]), float(segment["end_s"])
+    (bar,) = _lanes([{"kind": "again", "name": cited, "start_s": start_s, "end_s": end_s}], clip.duration_s)
+    return Again(cited, audio_uri(clip.crop(start_s, end_s)), bar, "")
 
 
 def _lanes(events: Sequence[Mapping[str, Any]], duration_s: float) -> tuple[Bar, ...]:

@@ -44,6 +44,11 @@ STAGES: dict[str, str] = {
     "safety-adapters": "earnest.safety.stages:adapters",
     "safety-choice": "earnest.safety.stages:choice",
     "safety-ship": "earnest.safety.stages:ship",
+    "scan": "earnest.relistening.stages:scan",
+    "relistening-data": "earnest.relistening.stages:data",
+    "relistening-sft": "earnest.relistening.stages:sft",
+    "relistening-grpo": "earnest.relistening.stages:grpo",
+    "relistening-ship": "earnest.relistening.stages:ship",
 }
 """Stage names and where they are: `module:attribute` of a `Stage`. A concern adds its own line."""
 
@@ -84,6 +89,7 @@ class Stage:
         settings: a frozen dataclass of numbers.
         run: what is done with them.
         needs: stages that must be complete before.
+        builds_on: the same, where the recipe has them.
         publishes: its result lies outside the recipe's folder: run even when complete, and only in the folder
             that the recipe itself names.
         made_of: what it reads beside its numbers and other stages, as content keys; the stage is run again when one
@@ -94,6 +100,7 @@ class Stage:
     settings: type[Any]
     run: Callable[[Any, Context], None]
     needs: tuple[str, ...] = ()
+    builds_on: tuple[str, ...] = ()
     publishes: bool = False
     made_of: Callable[[Any], list[str]] = _nothing_else
     check: Callable[[Any, dict[str, Any]], None] = _nothing_to_check
@@ -204,7 +211,8 @@ def run(
     seconds: dict[str, float] = {}
     for name, stage, values in recipe.stages:
         missing = [need for need in stage.needs if need not in made]
-        made[name] = _key(values, [*(made[need] for need in stage.needs if need in made), *stage.made_of(values)])
+        before = [need for need in (*stage.builds_on, *stage.needs) if need in made]
+        made[name] = _key(values, [*(made[need] for need in before), *stage.made_of(values)])
         folder = root / name
         done = _read(folder / "stage.json")
         same = done.get("key") == made[name]
@@ -217,7 +225,7 @@ def run(
             continue
         if only is not None and name != only:
             continue
-        missing += [need for need in stage.needs if need in made and not _complete(root / need, made[need])]
+        missing += [need for need in before if not _complete(root / need, made[need])]
         if missing:
             raise RecipeError(f"{path}: the stage {name!r} needs {', '.join(missing)}: run it before")
         if not same:

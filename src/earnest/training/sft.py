@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from earnest.conversation import Conversation
+from earnest.conversation import Audio, Conversation, Turn
 from earnest.engines.audio_cache import AudioCache
 from earnest.engines.families.family import Family, Prompt
 from earnest.engines.prefill import left_pad, positions_of
@@ -30,16 +30,20 @@ class Lesson:
         conversation: makes the request when it is its turn, so that not all clips are in memory at once.
         reply: as the model would write it, its tags included.
         name: tells the request from others, as an example's id does.
+        begun: whether what the assistant says in the conversation is learnt as well, as where a reply goes back to the
+            audio, or where several questions follow each other; audio in it never is.
     """
 
     conversation: Callable[[], Conversation]
     reply: str
     name: str = ""
+    begun: bool = False
 
 
 @dataclass(frozen=True)
 class _Row:
     prompt: Prompt
+    labels: tuple[int, ...]
     reply: tuple[int, ...]
 
 
@@ -55,10 +59,63 @@ class _Rows(Dataset[_Row]):
 
     def __getitem__(self, place: int) -> _Row:
         lesson = self._lessons[place]
-        (prompt,) = self._family.render([lesson.conversation()])
+        conversation = lesson.conversation()
+        (prompt,) = self._family.render([conversation])
         if isinstance(prompt, EarnestError):
             raise prompt
-        return _Row(prompt, (*self._family.continuation_ids(lesson.reply), self._family.turn_end_id))
+        reply = (*self._family.continuation_ids(lesson.reply), self._family.turn_end_id)
+        begun = begun_labels(self._family, conversation, prompt) if lesson.begun else ()
+        return _Row(prompt, (*begun, *reply), reply)
+
+
+def begun_labels(family: Family, conversation: Conversation, prompt: Prompt) -> tuple[int, ...]:
+    """Labels of what the assistant has said in a conversation, from its first word to the prompt's end.
+
+    Its text's tokens, with the token that ends each of its turns but the last; `IGNORED` at the user's turns, at audio
+    and at the marks around it.
+
+    Args:
+        family: the model.
+        conversation: ends in the assistant's turn, or in the user's behind earlier ones.
+        prompt: of it.
+
+    Raises:
+        EarnestError: its beginning cannot be rendered.
+    """
+    turns = conversation.turns
+    places = [place for place, turn in enumerate(turns) if turn.role == "assistant"]
+    assert places, "the assistant has said nothing"
+    # Up to where each reply begins, and up to where its text ends.
+    beginnings = [Conversation(turns[:end]) for place in places for end in (place, place + 1)]
+    rendered: list[Prompt] = []
+    for own in family.render(beginnings):
+        if isinstance(own, EarnestError):
+            raise own
+        assert prompt.token_ids[: len(own.token_ids)] == own.token_ids, "tokens do not depend on what follows"
+        rendered.append(own)
+    labels = [IGNORED] * len(prompt.token_ids)
+    for number, place in enumerate(places):
+        start, end = (len(rendered[2 * number + k].token_ids) for k in (0, 1))
+        labels[start:end] = _spoken(family, turns[place], prompt.token_ids[start:end])
+        if end < len(labels) and prompt.token_ids[end] in family.end_token_ids:
+            labels[end] = prompt.token_ids[end]
+    return tuple(labels[len(rendered[0].token_ids) :])
+
+
+def _spoken(family: Family, turn: Turn, token_ids: Sequence[int]) -> list[int]:
+    """Labels of one turn's tokens."""
+    labels = list(token_ids)
+    place = 0
+    for part in turn.parts:
+        if isinstance(part, Audio):
+            own = family.audio_ids(part)
+            while tuple(token_ids[place : place + len(own)]) != tuple(own):
+                place += 1
+                assert place < len(labels), "what is heard again stands in the prompt"
+            labels[place : place + len(own)] = [IGNORED] * len(own)
+            place += len(own)
+    # Where the chat template writes the marks around a clip, they are no part of its own tokens.
+    return [IGNORED if label in family.structural_token_ids else label for label in labels]
 
 
 def fine_tune(
@@ -101,7 +158,7 @@ def fine_tune(
         Path(out),
         collate=lambda batch: collated(family, batch, heard),
         loss=loss,
-        taught=[[lesson.name, lesson.reply] for lesson in lessons],
+        taught=[[lesson.name, lesson.reply, *([True] if lesson.begun else [])] for lesson in lessons],
         per_epoch=per_epoch,
         log=log,
     )
@@ -114,8 +171,8 @@ def collated(family: Family, batch: Sequence[_Row], soft: AudioCache) -> dict[st
     """
     device = family.model.device
     ids, mask = left_pad([[*row.prompt.token_ids, *row.reply] for row in batch], family.pad_token_id, device)
-    longest = max(len(row.reply) for row in batch)
-    labels = torch.tensor([[IGNORED] * (longest - len(row.reply)) + list(row.reply) for row in batch], device=device)
+    longest = max(len(row.labels) for row in batch)
+    labels = torch.tensor([[IGNORED] * (longest - len(row.labels)) + list(row.labels) for row in batch], device=device)
     parts = [part for row in batch for part in row.prompt.audio]
     own = soft_tokens(family, parts, soft)
     return {"token_ids": ids, "mask": mask, "labels": labels, "shift_labels": labels, "soft": own}

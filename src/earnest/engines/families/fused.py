@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from earnest.conversation import Audio, Conversation
+from earnest.engines.families.added_ears import with_added
 from earnest.engines.families.family import Family
+from earnest.engines.lora import CONFIG, ears_of, put_on
 from earnest.errors import ModelError
 from earnest.fused.configuration import SAMPLE_RATE_HZ
 from earnest.fused.modeling import FusedModel
@@ -39,6 +41,17 @@ class FusedFamily(Family):
         # Requests about one clip, or about clips of one length, share what stands for it.
         self._cached_ids = lru_cache(maxsize=4096)(processor.audio_ids)
         self._samples = lru_cache(maxsize=65_536)(_sample_count)
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device, dtype: torch.dtype | str, adapter: Path | None = None) -> Self:
+        """As everywhere; an adapter may bring ears of its own, or be ears alone."""
+        if adapter is None or (ears := ears_of(adapter)) is None:
+            return super().load(folder, device, dtype, adapter)
+        model, processor = with_added(cls.load_model(folder, dtype), cls.load_processor(folder), ears)
+        if (adapter / CONFIG).is_file():
+            put_on(model, adapter)
+        hearing: Any = model
+        return cls(hearing.to(device).eval(), processor)
 
     @classmethod
     def load_model(cls, folder: Path, dtype: torch.dtype | str) -> Any:

@@ -1,0 +1,133 @@
+"""Measures what going back to the audio is worth, on pocket's held-out long scenes: `python bench/relistening.py`.
+
+The audit's conditions for the shipped adapters of SFT and GRPO, the controls for the last one, and beside them pocket
+as it is shipped, which hears the whole clip at the finer rate in a single pass. Writes `relistening.*` claims. The run
+directory is kept, so that a killed measurement goes on.
+
+With `--forms` instead: the paper's order, SFT on the tags alone and then GRPO (`recipes/pocket/relisten-tags.toml`,
+trained here if it is not yet), on the same questions. Writes `relistening.tags.*`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+
+from results import ROOT, Claims, adapters_key, spent
+
+from earnest.accuracy import outcomes_of
+from earnest.completion import Sampling
+from earnest.engines.load import load_local
+from earnest.example import load_manifest
+from earnest.finding import Finding, Metric
+from earnest.grading import Outcome
+from earnest.pocket import RELISTENING_CARD, relistening_adapters, relistening_folder
+from earnest.prompts import Prompt
+from earnest.relistening.audit import BUDGETS_S, Extent, audit
+from earnest.relistening.long_scenes import make_long
+from earnest.relistening.loop import WORDS
+from earnest.relistening.summary import CONTROLS, SINGLE
+from earnest.run import RunDirectory, run_folder
+from earnest.statistics import wilson
+from earnest.training import recipes
+from earnest.world.dataset import world_version
+
+SPLIT = "test"
+INTERLEAVED = ROOT / "recipes" / "pocket" / "relisten-sft.toml"
+TAGS = ROOT / "recipes" / "pocket" / "relisten-tags.toml"
+MODALITIES = ("sound", "music", "speech")
+SAMPLING = Sampling(max_new_tokens=96)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--split", default=SPLIT)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--scenes", type=int, default=1020)
+    parser.add_argument("--forms", action="store_true", help="the paper's order of training")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    started = time.time()
+    adapters = relistening_adapters()
+    if adapters is None:
+        raise SystemExit("no adapters are shipped: earnest train recipes/pocket/relisten-rl.toml")
+    key = adapters_key(relistening_folder())
+    name = f"bench-relistening-{options.split}{options.seed}-n{options.scenes}-{world_version()}"
+    out = run_folder("pocket", key, name)
+    examples = load_manifest(
+        make_long(out / "scenes", options.scenes, split=options.split, seed=options.seed, workers=2)
+    )
+    if options.forms:
+        for recipe in (INTERLEAVED, TAGS):
+            recipes.run(recipe, log=lambda line: print(line, flush=True))
+        folder = recipes.load(TAGS).out
+        adapters = {name: folder / f"relistening-{name}" / "adapter" for name in adapters}
+    finding = audit(
+        load_local("pocket", threads=options.threads, adapter=relistening_folder()),
+        examples,
+        out / ("forms" if options.forms else "audit"),
+        words=Prompt.load("relistening", WORDS["pocket"]),
+        adapters=adapters,
+        extent=Extent(controls=not options.forms, budgets_s=() if options.forms else BUDGETS_S),
+        sampling=SAMPLING,
+        seed=options.seed,
+        progress=lambda done, total: print(f"{done}/{total} {time.time() - started:.0f} s", flush=True),
+    )
+    command = f"python bench/relistening.py --seed {options.seed} --scenes {options.scenes}"
+    if options.forms:
+        claims = Claims(f"{command} --forms", spent(out / "forms", started), options.seed, options.split, key)
+        for name in ("ours_sft", "ours_grpo", SINGLE):
+            claims.put(f"relistening.tags.accuracy.{name}", finding.metrics[f"accuracy.{name}"])
+        claims.put("relistening.tags.grpo_gain_over_sft", finding.metrics["gain_over_last_stage"])
+        claims.put("relistening.tags.hit_rate", finding.metrics["hit_rate"])
+        claims.put("relistening.tags.well_formed", finding.metrics["well_formed"])
+        if options.split == SPLIT:
+            claims.write()
+        return
+    plain = outcomes_of(
+        load_local("pocket", threads=options.threads), examples, RunDirectory(out / "plain"), SAMPLING, 64
+    )
+    right = sum(outcome is Outcome.CORRECT for outcome in plain.values())
+    seconds = spent(out, started)
+    claims = Claims(command, seconds, options.seed, options.split, key)
+    _put(claims, finding)
+    claims.put("relistening.accuracy.usual_rate", wilson(right, len(plain)))
+    card = json.loads((relistening_folder() / RELISTENING_CARD).read_text("utf-8"))
+    minutes = sum(card["seconds"].values()) / 60
+    claims.put("relistening.train_minutes", Metric(minutes, minutes, minutes, 1, "single reading", "min"), "<= 45")
+    if options.split == SPLIT:
+        claims.write()
+
+
+def _put(claims: Claims, finding: Finding) -> None:
+    metrics = finding.metrics
+
+    def put(what: str, name: str, goal: str | None = None) -> None:
+        if name in metrics:
+            claims.put(f"relistening.{what}", metrics[name], goal)
+
+    for what in (SINGLE, f"{SINGLE}_sft", "ours_sft", "ours_grpo", *CONTROLS):
+        put(f"accuracy.{what}", f"accuracy.{what}")
+        for modality in MODALITIES:
+            put(f"accuracy.{what}.{modality}", f"accuracy.{what}.{modality}")
+    put("gain_over_single", "gain_over_single", ">= 0.3")
+    for modality in MODALITIES:
+        put(f"gain_over_single.{modality}", f"gain_over_single.{modality}", ">= 0.1")
+    put("gain_over_random_segment", "gain_over_random_segment", ">= 0.2")
+    for control in CONTROLS:
+        if control not in ("random_segment", "oracle_segment"):
+            put(f"gain_over_{control}", f"gain_over_{control}")
+    put("gap_to_oracle_segment", "gap_to_oracle_segment", "-0.05..0.05")
+    put("grpo_gain_over_sft", "gain_over_last_stage", ">= 0.02, low > 0")
+    put("well_formed", "well_formed", ">= 0.95")
+    put("hit_rate", "hit_rate", ">= 0.9")
+    for what in ("overlap", "segments", "heard_again_s", "seconds_per_answer"):
+        put(what, what)
+    for curve in (curve for curve in finding.curves if curve.x_label == "seconds allowed"):
+        for budget_s, value, low, high in zip(curve.x, curve.y, curve.low, curve.high, strict=True):
+            claims.put(f"relistening.budget.{budget_s:g}_s", Metric(value, low, high, 200, "wilson 95%", "fraction"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,540 @@
+"""GRPO (arXiv 2402.03300, section 4.1) with rollouts that hold more than the policy's own tokens.
+
+    for each step:
+        prompts           a few, each answered G times by the policy, sampled
+        advantage         A = (R - mean of its group) / (standard deviation of its group + eps)
+        loss              - min(r A, clip(r, 1 - c, 1 + c) A) + beta KL,   r = exp(logp - old logp)
+                          KL = exp(ref - logp) - (ref - logp) - 1          (k3, per token)
+        one mask          the policy's own tokens: prompt, inserted audio and its marks count in none of loss, KL, mean
+        mean              over the tokens of a reply, then over the replies
+
+A reply of several generations (re-listening) is scored as it was generated: each generation behind the prompt that the
+engine was given, audio that was inserted meanwhile included. Where each prompt goes on from the one before, one row
+holds them all. The reference is the model with its adapter disabled.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from earnest.completion import content_key
+from earnest.engines.audio_cache import AudioCache
+from earnest.engines.families.family import Family, Prompt
+from earnest.engines.lora import flags_restored, require_bare
+from earnest.engines.prefill import left_pad, positions_of
+from earnest.engines.weights import state_key
+from earnest.errors import EarnestError, needs_extra
+from earnest.files import append_durably, cut_torn_line, json_line, read_json_lines, write_json, write_json_lines
+from earnest.training.checkpoint import Checkpointer
+from earnest.training.lora_trainer import MADE_OF, PARTS, SOFT_TOKEN_BYTES, soft_tokens
+
+EPS = 1e-4
+METRICS = "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class GRPOSettings:
+    """Numbers of a training.
+
+    Attributes:
+        steps: batches of rollouts.
+        prompts: of a step.
+        group: replies to each of them (G).
+        updates: optimiser steps on each batch of rollouts; beyond the first the clip may bind.
+        temperature: of the rollouts, and of the probabilities that are compared.
+        learning_rate: peak; it rises over the warm-up and then stays.
+        warm_up: steps.
+        clip: c.
+        kl: beta; 0 leaves the reference out.
+        rank: of the LoRA matrices; 0 trains the whole LLM, with a copy as the reference.
+        alpha: their product counts alpha / rank.
+        parts: of the LLM's matrices: "attention", "mlp" or "all".
+        most_tokens: rows times columns that are scored at once.
+        every: steps between two checkpoints.
+        seed: of LoRA's weights, of the order and of the rollouts.
+    """
+
+    steps: int = 100
+    prompts: int = 8
+    group: int = 8
+    updates: int = 1
+    temperature: float = 1.0
+    learning_rate: float = 1e-6
+    warm_up: int = 10
+    clip: float = 0.2
+    kl: float = 0.04
+    rank: int = 16
+    alpha: int = 32
+    parts: str = "all"
+    most_tokens: int = 16_384
+    every: int = 20
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks the numbers.
+
+        Raises:
+            EarnestError: one is out of its range.
+        """
+        if self.parts not in PARTS:
+            raise EarnestError(f"parts is {self.parts!r}: give one of {', '.join(PARTS)}")
+        if self.group < 2:
+            raise EarnestError(f"group is {self.group}: an advantage needs at least 2 replies to compare")
+        if not self.learning_rate > 0 or not self.temperature > 0:
+            raise EarnestError(
+                f"learning_rate is {self.learning_rate}, temperature {self.temperature}: both must be above 0"
+            )
+        for name in ("steps", "prompts", "updates", "alpha", "most_tokens", "every"):
+            if getattr(self, name) < 1:
+                raise EarnestError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if min(self.rank, self.warm_up, self.kl) < 0 or not 0 < self.clip < 1:
+            raise EarnestError(
+                f"rank is {self.rank}, warm_up {self.warm_up}, kl {self.kl}, clip {self.clip}: the first three must be "
+                "at least 0, the clip between 0 and 1"
+            )
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One generation of a reply: what stood before, and the tokens that the policy drew."""
+
+    prompt: Prompt
+    reply_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A sampled reply.
+
+    Attributes:
+        generations: in order; each prompt holds all that was generated and inserted before.
+        reward: what it earns.
+        record: what is logged of it.
+    """
+
+    generations: tuple[Generated, ...]
+    reward: float
+    record: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True)
+class Row:
+    """Tokens of one forward pass.
+
+    Attributes:
+        prompt: with the clips of all placeholders.
+        token_ids: the prompt's, and what was drawn last.
+        own: [len(token_ids)], True at the policy's own tokens.
+    """
+
+    prompt: Prompt
+    token_ids: tuple[int, ...]
+    own: tuple[bool, ...]
+
+
+Roll = Callable[[Sequence[Any], Sequence[int]], Sequence[Rollout]]
+"""Answers questions, each with a seed of its own, by the policy as it is now."""
+
+
+def advantages(rewards: Tensor, eps: float = EPS) -> Tensor:
+    """[P, G] -> [P, G]: (R - mean) / (std + eps) within each group; the standard deviation is that of the sample.
+
+    Exactly 0 where all rewards of a group are equal: what is left of them by rounding is no small thing beside eps.
+    """
+    found = (rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + eps)
+    return found.where(_differ(rewards)[:, None], 0.0)
+
+
+def _differ(rewards: Tensor) -> Tensor:
+    """[P, G] -> [P]: whether a group's rewards are not all equal."""
+    return rewards.amax(1) > rewards.amin(1)
+
+
+def rows_of(rollout: Rollout) -> list[Row]:
+    """The rollout as rows: one, where each prompt goes on from the tokens before it; none of what drew no token."""
+    rows: list[Row] = []
+    for generated in rollout.generations:
+        if not generated.reply_ids:
+            continue
+        ids = generated.prompt.token_ids
+        before = rows[-1] if rows and ids[: len(rows[-1].token_ids)] == rows[-1].token_ids else None
+        own = list(before.own) if before else []
+        own += [False] * (len(ids) - len(own)) + [True] * len(generated.reply_ids)
+        row = Row(generated.prompt, (*ids, *generated.reply_ids), tuple(own))
+        if before:
+            rows[-1] = row
+        else:
+            rows.append(row)
+    return rows
+
+
+def token_logprobs(
+    family: Family, rows: Sequence[Row], heard: AudioCache, temperature: float = 1.0, model: Any = None
+) -> list[Tensor]:
+    """Natural log-probabilities of each row's own tokens, [n] each; gradients flow where they are enabled.
+
+    Args:
+        family: the model.
+        rows: scored together.
+        heard: soft tokens of clips that are known; the others go through the ear, without a gradient, and into it.
+        temperature: divides the logits.
+        model: stands in for the family's LLM.
+    """
+    ids, mask = left_pad([row.token_ids for row in rows], family.pad_token_id, family.model.device)
+    soft = soft_tokens(family, [part for row in rows for part in row.prompt.audio], heard)
+    width = ids.shape[1]
+    keep = max(len(row.own) - row.own.index(True) for row in rows)
+    with torch.no_grad():
+        embeds = family.embed(ids, soft)
+    logits = (model or family.language_model)(
+        inputs_embeds=embeds,
+        attention_mask=mask,
+        position_ids=positions_of(mask),
+        use_cache=False,
+        logits_to_keep=keep + 1,
+    ).logits[:, :-1]
+    # Only where there is something of its own: the softmax over the vocabulary is most of the memory.
+    own = torch.zeros(len(rows), width, dtype=torch.bool)
+    for place, row in enumerate(rows):
+        own[place, width - len(row.own) :] = torch.tensor(row.own)
+    own = own[:, width - keep :].to(logits.device)
+    logp = (logits[own].float() / temperature).log_softmax(-1)
+    chosen = logp.gather(1, ids[:, width - keep :][own][:, None])[:, 0]
+    return list(chosen.split([sum(row.own) for row in rows]))
+
+
+def policy_loss(
+    logp: Sequence[Tensor],
+    old: Sequence[Tensor],
+    reference: Sequence[Tensor] | None,
+    advantage: Sequence[float],
+    *,
+    clip: float,
+    kl: float,
+) -> tuple[Tensor, dict[str, float]]:
+    """Sum over replies of the mean over their tokens, and what is worth knowing of it.
+
+    Args:
+        logp: [n] of each reply's own tokens under the policy.
+        old: the same when they were drawn.
+        reference: the same under the reference; None without KL.
+        advantage: of each reply.
+        clip: c.
+        kl: beta.
+    """
+    total = logp[0].new_zeros(())
+    divergence = clipped = tokens = 0.0
+    for place, (own, before, gain) in enumerate(zip(logp, old, advantage, strict=True)):
+        ratio = (own - before).exp()
+        bounded = ratio.clamp(1 - clip, 1 + clip)
+        loss = -torch.minimum(ratio * gain, bounded * gain)
+        if reference is not None and kl:
+            apart = reference[place] - own
+            k3 = apart.exp() - apart - 1
+            loss = loss + kl * k3
+            divergence += float(k3.detach().sum())
+        total = total + loss.mean()
+        clipped += float((ratio.detach() != bounded.detach()).sum())
+        tokens += len(own)
+    return total, {"kl": divergence / tokens, "clipped": clipped / tokens}
+
+
+def train_policy(
+    family: Family,
+    questions: Sequence[Any],
+    roll: Roll,
+    settings: GRPOSettings,
+    out: Path,
+    *,
+    taught: Any,
+    on_step: Callable[[int, Sequence[Rollout]], None] | None = None,
+    log: Callable[[str], None] = print,
+) -> Path:
+    """Trains an adapter by GRPO and saves it as peft does (or the whole model); the model is then as it was before.
+
+    An interrupted training goes on from its last checkpoint to the same weights. Under torchrun each process answers
+    and scores its share of a step's prompts, and gradients are averaged.
+
+    Args:
+        family: the loaded model, without an adapter; what the policy starts from and, disabled, the reference.
+        questions: what is asked; drawn in an order of their own.
+        roll: answers by the policy as it is now.
+        settings: numbers.
+        out: folder of the result; `metrics.jsonl` has a line for each step.
+        taught: tells what is learnt from other things; plain values.
+        on_step: given each step's number and rollouts, to be logged.
+        log: one line of progress.
+
+    Raises:
+        ModelError: the model wears an adapter already, or peft or accelerate is missing.
+        EarnestError: there is nothing to ask, or the processes cannot share a step's prompts evenly.
+    """
+    with needs_extra("train"):
+        from accelerate import Accelerator
+    if not questions:
+        raise EarnestError("there is nothing to ask: give at least one question")
+    require_bare(family.model)
+    made_of = content_key([asdict(settings), taught, state_key(family.model)])
+    out.mkdir(parents=True, exist_ok=True)
+    accelerator = Accelerator(cpu=family.model.device.type == "cpu")
+    if settings.prompts % accelerator.num_processes:
+        raise EarnestError(
+            f"prompts is {settings.prompts}, which {accelerator.num_processes} processes cannot share evenly: give a "
+            "multiple of their number"
+        )
+    checkpoint = Checkpointer(out / "checkpoint.pt", settings.every)
+    with flags_restored(family.model):
+        policy = _Policy(family, settings)
+        try:
+            parameters = policy.parameters
+            optimizer: Any = accelerator.prepare(
+                torch.optim.AdamW(parameters, settings.learning_rate, weight_decay=0.0)
+            )
+            state = checkpoint.load() if _same(out, made_of) else None
+            first = 0
+            if state:
+                first = state["step"]
+                policy.load(state["policy"])
+                optimizer.load_state_dict(state["optimizer"])
+                if accelerator.is_main_process:
+                    _forget(out / METRICS, first)
+                log(f"goes on behind step {first}")
+            else:
+                checkpoint.clear()
+                (out / METRICS).unlink(missing_ok=True)
+                write_json(out / MADE_OF, made_of)
+            for step in range(first, settings.steps):
+                began = time.perf_counter()
+                # Of one step: which clips are encoded together is then the same after an interruption.
+                heard = AudioCache(SOFT_TOKEN_BYTES)
+                asked = _drawn(questions, settings, step, accelerator.process_index, accelerator.num_processes)
+                seeds = [_seed(settings.seed, number, k) for number, _ in asked for k in range(settings.group)]
+                repeated = [question for _, question in asked for _ in range(settings.group)]
+                rollouts = list(roll(repeated, seeds))
+                rewards = torch.tensor([rollout.reward for rollout in rollouts]).view(-1, settings.group)
+                gains = advantages(rewards)
+                rolled = time.perf_counter()
+                notes = _update(
+                    policy, optimizer, accelerator, rollouts, gains.flatten().tolist(), settings, step, heard
+                )
+                row = {
+                    "step": step + 1,
+                    "reward": round(float(rewards.mean()), 4),
+                    "informative": round(float(_differ(rewards).float().mean()), 4),
+                    "generations": round(sum(len(r.generations) for r in rollouts) / len(rollouts), 3),
+                    **_means([rollout.record for rollout in rollouts]),
+                    **{name: round(value, 6) for name, value in notes.items()},
+                    "rollout_s": round(rolled - began, 2),
+                    "update_s": round(time.perf_counter() - rolled, 2),
+                }
+                if accelerator.is_main_process:
+                    append_durably(out / METRICS, json_line(row))
+                    if on_step:
+                        on_step(step + 1, rollouts)
+                if (step + 1) % 5 == 0 or step + 1 == settings.steps:
+                    shown = ", ".join(f"{name} {value:g}" for name, value in row.items() if name != "step")
+                    log(f"step {step + 1} of {settings.steps}: {shown}")
+                if checkpoint.due(step) and accelerator.is_main_process:
+                    checkpoint.save({"step": step + 1, "policy": policy.state(), "optimizer": optimizer.state_dict()})
+            if accelerator.is_main_process:
+                policy.save(out)
+            accelerator.wait_for_everyone()
+        finally:
+            policy.close()
+    checkpoint.clear()
+    return out
+
+
+def _update(
+    policy: _Policy,
+    optimizer: Any,
+    accelerator: Any,
+    rollouts: Sequence[Rollout],
+    gains: Sequence[float],
+    settings: GRPOSettings,
+    step: int,
+    heard: AudioCache,
+) -> dict[str, float]:
+    """The optimiser's steps on one batch of rollouts."""
+    # A group whose replies all earn the same teaches nothing but to stay where the reference is.
+    rows = {k: rows_of(rollouts[k]) for k, gain in enumerate(gains) if abs(gain) > EPS or settings.kl}
+    # A reply whose first generation failed has no tokens.
+    rows = {k: own for k, own in rows.items() if own}
+    batches = _batches(rows, settings.most_tokens)
+    old: dict[int, Tensor] = {}
+    reference: dict[int, Tensor] = {}
+    for batch in batches:
+        with torch.no_grad():
+            if settings.updates > 1:
+                old |= policy.logprobs(batch, rows, heard)
+            if settings.kl:
+                reference |= policy.logprobs(batch, rows, heard, reference=True)
+    notes: dict[str, float] = {"kl": 0.0, "clipped": 0.0, "gradient": 0.0}
+    for _ in range(settings.updates):
+        for batch in batches:
+            logp = policy.logprobs(batch, rows, heard)
+            before = [old[k] if old else logp[k].detach() for k in batch]
+            loss, found = policy_loss(
+                [logp[k] for k in batch],
+                before,
+                [reference[k] for k in batch] if settings.kl else None,
+                [gains[k] for k in batch],
+                clip=settings.clip,
+                kl=settings.kl,
+            )
+            accelerator.backward(loss / len(rollouts))
+            for name, value in found.items():
+                notes[name] += value * len(batch) / len(rows) / settings.updates
+        policy.average(accelerator)
+        norm = torch.nn.utils.clip_grad_norm_(policy.parameters, 1.0)
+        notes["gradient"] += float(norm) / settings.updates
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate * min(1.0, (step + 1) / max(1, settings.warm_up))
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return notes
+
+
+def _batches(rows: Mapping[int, Sequence[Row]], most_tokens: int) -> list[list[int]]:
+    """Replies of similar length together, at most so many tokens, padding included, at once."""
+
+    def length(k: int) -> int:
+        return max(len(row.token_ids) for row in rows[k])
+
+    batches: list[list[int]] = []
+    longest = count = 0
+    for k in sorted(rows, key=length):
+        more = count + len(rows[k])
+        if not batches or more * length(k) > most_tokens:
+            batches.append([])
+            longest, more = 0, len(rows[k])
+        batches[-1].append(k)
+        longest, count = max(longest, length(k)), more
+    return batches
+
+
+class _Policy:
+    """What is trained: LoRA matrices in the LLM, or all of it, beside its reference."""
+
+    def __init__(self, family: Family, settings: GRPOSettings) -> None:
+        with needs_extra("train"):
+            from peft import LoraConfig, get_peft_model
+        self.family = family
+        self.temperature = settings.temperature
+        self._reference: Any = None
+        self._worn: Any = None
+        torch.manual_seed(settings.seed)
+        if settings.rank:
+            parts = () if settings.parts == "all" else (settings.parts,)
+            config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=family.lora_targets(*parts))
+            self._worn = get_peft_model(family.model, config)
+            self.parameters = [p for p in self._worn.parameters() if p.requires_grad]
+            return
+        import copy
+
+        self._reference = copy.deepcopy(family.language_model)
+        for module in _modules(self._reference):
+            module.requires_grad_(False).eval()
+        # Embeddings and head may be one.
+        self.parameters = list(dict.fromkeys(p for m in _modules(family.language_model) for p in m.parameters()))
+        self._before = [parameter.detach().clone() for parameter in self.parameters]
+        for parameter in self.parameters:
+            parameter.requires_grad_(True)
+
+    def logprobs(
+        self, chosen: Sequence[int], rows: Mapping[int, Sequence[Row]], heard: AudioCache, *, reference: bool = False
+    ) -> dict[int, Tensor]:
+        """Log-probabilities of the own tokens of each reply [n]."""
+        flat = [row for k in chosen for row in rows[k]]
+        if reference and self._worn is not None:
+            with self._worn.disable_adapter():
+                found = token_logprobs(self.family, flat, heard, self.temperature)
+        else:
+            model = self._reference if reference else None
+            found = token_logprobs(self.family, flat, heard, self.temperature, model)
+        parts = iter(found)
+        return {k: torch.cat([next(parts) for _ in rows[k]]) for k in chosen}
+
+    def average(self, accelerator: Any) -> None:
+        """Gradients of all processes become their mean."""
+        if accelerator.num_processes > 1:
+            for parameter in self.parameters:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                parameter.grad = accelerator.reduce(parameter.grad, "mean")
+
+    def state(self) -> list[Tensor]:
+        """The trained weights."""
+        return [parameter.detach().cpu().clone() for parameter in self.parameters]
+
+    def load(self, state: Sequence[Tensor]) -> None:
+        """Takes back what `state` gave."""
+        with torch.no_grad():
+            for parameter, value in zip(self.parameters, state, strict=True):
+                parameter.copy_(value)
+
+    def save(self, out: Path) -> None:
+        """As peft does, or the whole model."""
+        if self._worn is not None:
+            self._worn.save_pretrained(out, save_embedding_layers=False)
+        else:
+            self.family.model.save_pretrained(out)
+            getattr(self.family, "processor", self.family.tokenizer).save_pretrained(out)
+
+    def close(self) -> None:
+        """The model is what it was."""
+        if self._worn is not None:
+            self._worn.unload()
+            return
+        self.load(self._before)
+
+
+def _modules(language_model: Any) -> list[torch.nn.Module]:
+    """The LLM with its head: one module, or the two that a family calls as one."""
+    whole = isinstance(language_model, torch.nn.Module)
+    return [language_model] if whole else [language_model.decoder, language_model.head]
+
+
+def _drawn(
+    questions: Sequence[Any], settings: GRPOSettings, step: int, process: int, processes: int
+) -> list[tuple[int, Any]]:
+    """A step's questions of one process, numbered over the training: each once before any comes again."""
+    first = step * settings.prompts
+    drawn: list[tuple[int, Any]] = []
+    for number in range(first + process, first + settings.prompts, processes):
+        epoch, place = divmod(number, len(questions))
+        order = list(range(len(questions)))
+        random.Random(f"grpo/{settings.seed}/{epoch}").shuffle(order)
+        drawn.append((number, questions[order[place]]))
+    return drawn
+
+
+def _seed(seed: int, number: int, k: int) -> int:
+    return random.Random(f"grpo/{seed}/{number}/{k}").getrandbits(31)
+
+
+def _means(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Means of what is a number in every record."""
+    names = [name for name, value in records[0].items() if isinstance(value, int | float)]
+    return {name: round(sum(float(record[name]) for record in records) / len(records), 4) for name in names}
+
+
+def _forget(metrics: Path, step: int) -> None:
+    """Takes out the lines of steps behind the last checkpoint: they are made again."""
+    if metrics.exists():
+        cut_torn_line(metrics)
+        write_json_lines(metrics, (row for row in read_json_lines(metrics) if row["step"] <= step))
+
+
+def _same(out: Path, made_of: str) -> bool:
+    note = out / MADE_OF
+    return note.is_file() and json.loads(note.read_text("utf-8")) == made_of
