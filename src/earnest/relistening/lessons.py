@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 from earnest.conversation import Audio, Conversation
 from earnest.errors import EarnestError
@@ -26,21 +25,18 @@ def trace_lessons(
     form: str = INTERLEAVED,
     single: float = 0.0,
     places: float = 0.0,
-    packed: bool = False,
     fine: bool = True,
     seed: int = 0,
 ) -> list[Lesson]:
-    """Lessons from examples whose `meta` holds a `trace`.
+    """One lesson of each example; its `meta` holds a `trace`.
 
     Args:
-        examples: with traces; `meta["single_pass"]`, where there, is the reply of one who heard the clip once, and
-            `meta["places"]` a look-up of several places with its reply.
+        examples: with traces.
         words: what asks for segments.
         form: one of `FORMS`.
-        single: share of the examples that are learnt as a single pass instead, where they can be.
-        places: share of the examples that bring their look-up with them.
-        packed: whether all exchanges about one clip are one dialogue, in an order of its own: the clip is heard once
-            for all of them, and each says more about it than one alone would.
+        single: share of the examples that are learnt as a single pass instead, where there is `meta["single_pass"]`,
+            the reply of one who heard the clip once.
+        places: share that is learnt as a look-up of several places instead, where there is `meta["places"]`.
         fine: whether the model has a finer pass for what is heard again.
         seed: of these draws.
 
@@ -53,58 +49,27 @@ def trace_lessons(
         raise EarnestError(
             f"{len(missing)} examples have no trace, such as {missing[0]}: make them with earnest make grounded"
         )
-    dialogues: dict[object, list[_Exchange]] = {}
-    for number, example in enumerate(examples):
-        own = _exchanges(example, words, form, single, places, random.Random(f"lesson/{seed}/{example.id}"))
-        for place, exchange in enumerate(own):
-            dialogues.setdefault(example.audio if packed else (number, place), []).append(exchange)
-    for exchanges in dialogues.values():
-        random.Random(f"order/{seed}/{exchanges[0].name}").shuffle(exchanges)
-    return [_lesson(exchanges, fine=fine) for exchanges in dialogues.values()]
+    return [_lesson(example, words, form, single, places, fine, seed) for example in examples]
 
 
-@dataclass(frozen=True)
-class _Exchange:
-    """A question about a clip and the trace that answers it."""
-
-    example: Example
-    question: str
-    trace: Trace
-    name: str
-
-
-def _exchanges(
-    example: Example, words: Prompt, form: str, single: float, places: float, rng: random.Random
-) -> list[_Exchange]:
+def _lesson(example: Example, words: Prompt, form: str, single: float, places: float, fine: bool, seed: int) -> Lesson:
     trace = Trace.from_json(example.meta["trace"])
-    once = rng.random() < single and "single_pass" in example.meta
-    kind = "single" if once else form
-    if once:
-        trace = Trace((example.meta["single_pass"],))
-    elif form == TAGS:
-        trace = Trace((trace.text,))
-    asked = replace(example, audio=())
-    found = [_Exchange(example, question_of(asked, words, listen=not once).last_text, trace, f"{example.id}/{kind}")]
-    if rng.random() < places and (row := example.meta.get("places")):
-        found.append(_Exchange(example, row["question"], Trace((row["reply"],)), f"{example.id}/places"))
-    return found
-
-
-def _lesson(exchanges: Sequence[_Exchange], *, fine: bool) -> Lesson:
-    """One dialogue: the clip stands before the first question."""
+    kind = random.Random(f"lesson/{seed}/{example.id}").random()
+    if kind < single and "single_pass" in example.meta:
+        return Lesson(
+            lambda: question_of(example, words, listen=False), example.meta["single_pass"], f"{example.id}/single"
+        )
+    if single <= kind < single + places and example.meta.get("places"):
+        asked: dict[str, str] = example.meta["places"]
+        return Lesson(
+            lambda: Conversation().user(Audio(example.clip), f"\n\n{asked['question']}"),
+            asked["reply"],
+            f"{example.id}/places",
+        )
+    if form == TAGS or not trace.segments:
+        return Lesson(lambda: question_of(example, words), trace.text, f"{example.id}/{form}")
 
     def conversation() -> Conversation:
-        clip = exchanges[0].example.clip
-        said = Conversation()
-        for place, exchange in enumerate(exchanges):
-            text = exchange.question.strip()
-            said = said.user(Audio(clip), f"\n\n{text}") if place == 0 else said.user(text)
-            parts = exchange.trace.parts(clip, fine=fine)
-            if place < len(exchanges) - 1:
-                said = said.assistant(*parts, exchange.trace.texts[-1])
-            elif parts:
-                said = said.assistant(*parts)
-        return said
+        return question_of(example, words).assistant(*trace.parts(example.clip, fine=fine))
 
-    begun = len(exchanges) > 1 or bool(exchanges[0].trace.segments)
-    return Lesson(conversation, exchanges[-1].trace.texts[-1], "+".join(each.name for each in exchanges), begun=begun)
+    return Lesson(conversation, trace.texts[-1], f"{example.id}/{form}", begun=True)

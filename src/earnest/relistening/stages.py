@@ -93,8 +93,7 @@ class SFTSettings:
         words: that ask for segments, a key of `loop.WORDS`; empty: pocket's where the stage scan is of it.
         form: interleaved, or tags (the paper's: no audio is heard again yet).
         single: share of the lessons that are learnt as a single pass, where the manifest has such replies.
-        places: share that brings a look-up of several places with it, where the manifest has such exercises.
-        packed: whether all that is asked about one clip is one dialogue.
+        places: share that is learnt as a look-up of several places, where the manifest has such exercises.
     """
 
     model: str = ""
@@ -102,7 +101,6 @@ class SFTSettings:
     form: str = INTERLEAVED
     single: float = 0.0
     places: float = 0.0
-    packed: bool = False
     rank: int = 32
     alpha: int = 32
     parts: str = "all"
@@ -124,8 +122,10 @@ class SFTSettings:
             raise EarnestError(f"words is {self.words!r}: give one of {', '.join(WORDS)}, or leave it out")
         if self.form not in FORMS:
             raise EarnestError(f"form is {self.form!r}: give one of {', '.join(FORMS)}")
-        if not 0 <= self.single < 1 or not 0 <= self.places <= 1:
-            raise EarnestError(f"single is {self.single}, places {self.places}: give 0 to below 1, and 0 to 1")
+        if min(self.single, self.places) < 0 or self.single + self.places >= 1:
+            raise EarnestError(
+                f"single is {self.single}, places {self.places}: both must be at least 0, and below 1 together"
+            )
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,6 @@ def _train(settings: SFTSettings, context: Context) -> None:
         form=settings.form,
         single=settings.single,
         places=settings.places,
-        packed=settings.packed,
         fine=hears_finer(engine),
         seed=settings.seed,
     )

@@ -93,7 +93,7 @@ def spans_of(example: Example) -> list[tuple[float, float]]:
 
 
 def found_evidence(heard: Sequence[tuple[float, float]], example: Example) -> bool:
-    """Whether each piece of evidence lies in something that was heard again, or its stretch overlaps with it by half."""
+    """Whether each piece of evidence lies in something that was heard again, or its stretch half overlaps with it."""
 
     def held(a: float, b: float) -> bool:
         return any(start <= a + TOLERANCE_S and end >= b - TOLERANCE_S for start, end in heard)
