@@ -111,33 +111,12 @@ def ask_live(
 
 
 def relistening_adapters_of(model: str, base_url: str | None, folder: Path | None, *, bare: bool) -> dict[str, Path]:
-    """Adapters of re-listening in the order in which they were trained.
-
-    Raises:
-        ModelError: what is named cannot be used; nothing is loaded yet.
-    """
-    from earnest.engines.lora import adapters_in, require_peft
-    from earnest.engines.server import served_model
-    from earnest.errors import ModelError
+    """Adapters of re-listening in the order in which they were trained; raises as `adapters_of`."""
+    from earnest.cli.adapters import adapters_of
     from earnest.pocket import relistening_adapters
 
-    if folder and served_model(model, base_url):
-        raise ModelError(
-            f"{model} is behind a server, which takes no adapter from here: leave out --relistening-adapters"
-        )
-    if folder:
-        found = adapters_in(folder, folder.name)
-        if not found:
-            raise ModelError(f"{folder} holds no adapter: give the folder of one that peft saved, or one with several")
-        require_peft()
-        return dict(sorted(found.items(), key=lambda item: (item[0] != "sft", item[0])))
-    if model != "pocket" or not bare:
-        return {}
-    own = relistening_adapters() or {}
-    if own:
-        try:
-            require_peft()
-        except ModelError as error:
-            console.print(f"pocket's adapters of re-listening are left out: {error}", markup=False)
-            return {}
-    return own
+    found = adapters_of(
+        model, base_url, folder, bare=bare, option="--relistening-adapters", concern="re-listening",
+        own=relistening_adapters,
+    )  # fmt: skip
+    return dict(sorted(found.items(), key=lambda item: (item[0] != "sft", item[0])))

@@ -128,30 +128,10 @@ def read_requests(manifest: Path, limit: int | None = None) -> list[Example]:
 
 
 def safety_adapters_of(model: str, base_url: str | None, folder: Path | None, *, bare: bool) -> dict[str, Path]:
-    """Adapters of safety: those that are named, or pocket's own.
-
-    Raises:
-        ModelError: what is named cannot be used; nothing is loaded yet.
-    """
-    from earnest.engines.lora import adapters_in, require_peft
-    from earnest.engines.server import served_model
-    from earnest.errors import ModelError
+    """Adapters of safety: those that are named, or pocket's own; raises as `adapters_of`."""
+    from earnest.cli.adapters import adapters_of
     from earnest.pocket import safety_adapters
 
-    if folder and served_model(model, base_url):
-        raise ModelError(f"{model} is behind a server, which takes no adapter from here: leave out --safety-adapters")
-    if folder:
-        found = adapters_in(folder, folder.name)
-        if not found:
-            raise ModelError(f"{folder} holds no adapter: give the folder of one that peft saved, or one with several")
-    else:
-        found = (safety_adapters() or {}) if model == "pocket" and bare else {}
-    if found:
-        try:
-            require_peft()
-        except ModelError as error:
-            if folder:
-                raise
-            console.print(f"pocket's adapters of safety are left out: {error}", markup=False)
-            return {}
-    return found
+    return adapters_of(
+        model, base_url, folder, bare=bare, option="--safety-adapters", concern="safety", own=safety_adapters
+    )

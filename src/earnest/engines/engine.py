@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from earnest.completion import Completion, Heard, Sampling, Stop
@@ -13,7 +15,7 @@ from earnest.errors import ModelError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Capabilities", "Completion", "Engine", "Heard", "Sampling", "Stop", "require"]
+__all__ = ["Capabilities", "Completion", "Engine", "Heard", "Sampling", "Stop", "require", "worn"]
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,25 @@ def each_sampling(sampling: Sampling | Sequence[Sampling], count: int) -> list[S
     if len(samplings) != count:
         raise ModelError(f"{len(samplings)} samplings for {count} conversations: give one, or one for each")
     return samplings
+
+
+def worn(engine: Engine, adapter: Path | None, strength: float = 1.0) -> AbstractContextManager[None]:
+    """The context in which an engine answers with an adapter on; as it is if there is none.
+
+    Args:
+        engine: who answers.
+        adapter: folder of an adapter that peft saved.
+        strength: the dial.
+
+    Raises:
+        ModelError: the engine cannot wear one.
+    """
+    if adapter is None:
+        return nullcontext()
+    wearing: Callable[[Path, float], AbstractContextManager[None]] | None = getattr(engine, "wearing", None)
+    if wearing is None:
+        raise ModelError(f"{engine.name} does not run in this process: it cannot wear {adapter}")
+    return wearing(adapter, strength)
 
 
 def require(engine: Engine, purpose: str, *needs: str) -> None:

@@ -9,7 +9,6 @@ Two baselines, since a model that abstains by itself already stands above the li
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,9 @@ from earnest.accuracy import SLICE_BATCHES, begin_run, require_answers, resolve
 from earnest.completion import Completion, Sampling
 from earnest.conversation import Conversation
 from earnest.engines import Engine
-from earnest.engines.engine import require
+from earnest.engines.engine import require, worn
 from earnest.engines.lora import adapter_key
-from earnest.errors import ModelError, RecipeError
+from earnest.errors import RecipeError
 from earnest.example import Example
 from earnest.finding import Curve, Finding
 from earnest.grading import Outcome, answer_probability, grade, make_record, open_at_silence
@@ -91,7 +90,7 @@ def audit(
         require_own(adapters, examples)
         for path in adapters.values():
             # What does not fit is said before anything is asked.
-            with _worn(engine, path):
+            with worn(engine, path):
                 pass
     chosen = [
         *(chosen or methods()),
@@ -117,7 +116,7 @@ def audit(
             return run.run_batched(engine, conversations, how, batch_size, retry_failed=retry_failed)
 
         nonlocal done
-        with _worn(engine, method.adapter):
+        with worn(engine, method.adapter):
             found = method.answer(asked, answer)
         done += len(asked)
         if progress:
@@ -230,17 +229,6 @@ def ask_controls(
 def untouched_alone(finding: Finding) -> Finding:
     """The same with the untouched model's records alone: one for each item, as a scorecard shows them."""
     return replace(finding, records=tuple(row for row in finding.records if row["method"] == UNTOUCHED))
-
-
-def _worn(engine: Engine, adapter: Path | None) -> Any:
-    """The context in which a method asks."""
-    if adapter is None:
-        return nullcontext()
-    from earnest.engines.local import LocalEngine
-
-    if not isinstance(engine, LocalEngine):
-        raise ModelError(f"{engine.name} does not run in this process: it cannot wear {adapter}")
-    return engine.wearing(adapter)
 
 
 def _dials(adapters: Mapping[str, Path]) -> list[Curve]:

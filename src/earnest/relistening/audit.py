@@ -15,7 +15,6 @@ Only the controls tell whether what is heard again matters, or just that somethi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,9 @@ from earnest.accuracy import begin_run, require_answers, resolve
 from earnest.completion import Completion, Sampling
 from earnest.conversation import Audio, Conversation
 from earnest.engines import Engine
-from earnest.engines.engine import require
+from earnest.engines.engine import require, worn
 from earnest.engines.lora import adapter_key
-from earnest.errors import AudioError, ModelError
+from earnest.errors import AudioError
 from earnest.example import Example
 from earnest.finding import Finding
 from earnest.prompts import Prompt
@@ -163,7 +162,7 @@ def audit(
     found: dict[str, dict[str, list[Listened]]] = {}
     budgets: dict[float, list[Listened]] = {}
     for stage, folder in stages.items():
-        with _worn(engine, folder):
+        with worn(engine, folder):
             own = found[stage] = {
                 SINGLE: asker.once(examples, step),
                 OURS: asker.again(examples, as_cited, step),
@@ -257,14 +256,3 @@ def _tokens_of(engine: Engine, *, fine: bool) -> Callable[[Audio], int] | None:
     if family is None:
         return None
     return lambda audio: family.audio_ids(replace(audio, fine=fine)).count(family.audio_token_id)
-
-
-def _worn(engine: Engine, adapter: Path | None) -> Any:
-    """The context in which a stage answers."""
-    if adapter is None:
-        return nullcontext()
-    from earnest.engines.local import LocalEngine
-
-    if not isinstance(engine, LocalEngine):
-        raise ModelError(f"{engine.name} does not run in this process: it cannot wear {adapter}")
-    return engine.wearing(adapter)

@@ -9,7 +9,6 @@ not be judged is safe, and nothing leaves the denominator.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from earnest.accuracy import begin_run, outcomes_of, resolve
 from earnest.completion import Sampling
 from earnest.conversation import Conversation
 from earnest.engines import Engine
-from earnest.engines.engine import require
+from earnest.engines.engine import require, worn
 from earnest.engines.lora import adapter_key
 from earnest.errors import EarnestError
 from earnest.example import Example
@@ -113,7 +112,7 @@ def audit(
         require(engine, "an adapter", "trainable")
         for folder in adapters.values():
             # What does not fit is said before anything is asked.
-            with _worn(engine, folder):
+            with worn(engine, folder):
                 pass
     resolved = resolve(engine, examples, sampling=sampling, seed=seed, source=source)
     extra = {
@@ -154,7 +153,7 @@ def audit(
         hinted = [spoken(example.clips, words.hinted) for example in harmful[:_OPENINGS_FROM]]
         opening_ids = openings(run.run_batched(engine, hinted, sampling, batch_size, retry_failed=retry_failed))
     for method in methods:
-        with _worn(engine, adapters.get(method)):
+        with worn(engine, adapters.get(method)):
             found[method] = {
                 name: asker.ask(_askable(examples, name), name, warned=method == PROMPT, progress=count)
                 for name in CONDITIONS
@@ -180,7 +179,7 @@ def audit(
     dial: dict[float, dict[str, Asked]] = {}
     if first:
         for strength in extent.strengths:
-            with _worn(engine, adapters[first] if strength else None, strength):
+            with worn(engine, adapters[first] if strength else None, strength):
                 dial[strength] = {
                     name: asker.ask(on_dial, name, progress=count) for name in CONDITIONS if name != TEXT_ONLY
                 }
@@ -204,13 +203,6 @@ def _scored(
 def _clip_names(questions: Sequence[Example]) -> list[str]:
     """Questions about one clip are not independent."""
     return ["+".join(str(audio) if isinstance(audio, Path) else audio.key for audio in one.audio) for one in questions]
-
-
-def _worn(engine: Engine, adapter: Path | None, strength: float = 1.0) -> Any:
-    if adapter is None:
-        return nullcontext()
-    wearer: Any = engine
-    return wearer.wearing(adapter, strength)
 
 
 def _askable(examples: Sequence[Example], condition: str) -> list[Example]:
