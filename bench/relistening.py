@@ -34,7 +34,6 @@ from earnest.training import recipes
 from earnest.world.dataset import world_version
 
 SPLIT = "test"
-INTERLEAVED = ROOT / "recipes" / "pocket" / "relisten-sft.toml"
 TAGS = ROOT / "recipes" / "pocket" / "relisten-tags.toml"
 MODALITIES = ("sound", "music", "speech")
 SAMPLING = Sampling(max_new_tokens=96)
@@ -59,8 +58,7 @@ def main() -> None:
         make_long(out / "scenes", options.scenes, split=options.split, seed=options.seed, workers=2)
     )
     if options.forms:
-        for recipe in (INTERLEAVED, TAGS):
-            recipes.run(recipe, log=lambda line: print(line, flush=True))
+        recipes.run(TAGS, log=lambda line: print(line, flush=True))
         folder = recipes.load(TAGS).out
         adapters = {name: folder / f"relistening-{name}" / "adapter" for name in adapters}
     finding = audit(
