@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -619,8 +620,15 @@ def test_two_processes_take_the_step_of_one(tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    # The script shares this file's questions and rewards: it must find it from wherever it runs.
+    root = Path(__file__).parents[2]
+    path = os.pathsep.join(part for part in (str(root), os.environ.get("PYTHONPATH", "")) if part)
     done = subprocess.run(
-        [*command, str(script), str(folder), str(tmp_path / "two")], capture_output=True, text=True, timeout=300
+        [*command, str(script), str(folder), str(tmp_path / "two")],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": path},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     for name, kl in (("kl", 0.04), ("plain", 0.0)):
