@@ -24,7 +24,7 @@ from earnest.finding import Finding, Metric
 from earnest.grading import Outcome
 from earnest.pocket import RELISTENING_CARD, relistening_adapters, relistening_folder
 from earnest.prompts import Prompt
-from earnest.relistening.audit import BUDGETS_S, Extent, audit
+from earnest.relistening.audit import BUDGET_ITEMS, BUDGETS_S, Extent, audit
 from earnest.relistening.long_scenes import make_long
 from earnest.relistening.loop import WORDS
 from earnest.relistening.summary import CONTROLS, SINGLE
@@ -89,7 +89,7 @@ def main() -> None:
     right = sum(outcome is Outcome.CORRECT for outcome in plain.values())
     seconds = spent(out, started)
     claims = Claims(command, seconds, options.seed, options.split, key)
-    _put(claims, finding)
+    _put(claims, finding, min(BUDGET_ITEMS, len(examples)))
     claims.put("relistening.accuracy.usual_rate", wilson(right, len(plain)))
     card = json.loads((relistening_folder() / RELISTENING_CARD).read_text("utf-8"))
     minutes = sum(card["seconds"].values()) / 60
@@ -98,7 +98,7 @@ def main() -> None:
         claims.write()
 
 
-def _put(claims: Claims, finding: Finding) -> None:
+def _put(claims: Claims, finding: Finding, n_budget: int) -> None:
     metrics = finding.metrics
 
     def put(what: str, name: str, goal: str | None = None) -> None:
@@ -124,7 +124,9 @@ def _put(claims: Claims, finding: Finding) -> None:
         put(what, what)
     for curve in (curve for curve in finding.curves if curve.x_label == "seconds allowed"):
         for budget_s, value, low, high in zip(curve.x, curve.y, curve.low, curve.high, strict=True):
-            claims.put(f"relistening.budget.{budget_s:g}_s", Metric(value, low, high, 200, "wilson 95%", "fraction"))
+            claims.put(
+                f"relistening.budget.{budget_s:g}_s", Metric(value, low, high, n_budget, "wilson 95%", "fraction")
+            )
 
 
 if __name__ == "__main__":

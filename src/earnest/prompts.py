@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass
 from importlib.resources import files
@@ -36,3 +37,9 @@ class Prompt:
         row = tomllib.loads(file.read_text("utf-8"))
         texts = {key: str(value).strip() for key, value in row.items() if key not in ("id", "about")}
         return Prompt(str(row["id"]), texts)
+
+
+def filled(text: str, **values: str) -> str:
+    """A text with each `{name}` in its place, in one pass: what is put in may hold such marks itself."""
+    marks = "|".join(map(re.escape, values))
+    return re.sub(rf"\{{({marks})\}}", lambda mark: values[mark[1]], text)

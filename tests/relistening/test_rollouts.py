@@ -23,7 +23,8 @@ from earnest.relistening.loop import Relistened, Turn
 from earnest.relistening.reward import Reward, confident, deciding_probability, reward
 from earnest.relistening.rollouts import RolloutLog, roller
 from earnest.relistening.segments import Bounds
-from earnest.training.grpo import GRPOSettings, Roll, Rollout, rows_of, token_logprobs, train_policy
+from earnest.training.grpo import GRPOSettings, Roll, train_policy
+from earnest.training.policy import Rollout, rows_of, token_logprobs
 
 GREEDY = Sampling(max_new_tokens=60)
 DRAWN = Sampling(max_new_tokens=60, temperature=0.8)

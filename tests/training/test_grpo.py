@@ -28,18 +28,9 @@ from earnest.engines.lora import flags_restored
 from earnest.engines.sharing import audio_key
 from earnest.engines.weights import state_key
 from earnest.errors import EarnestError, ModelError
-from earnest.training.grpo import (
-    METRICS,
-    Generated,
-    GRPOSettings,
-    Rollout,
-    advantages,
-    policy_loss,
-    rows_of,
-    token_logprobs,
-    train_policy,
-)
+from earnest.training.grpo import METRICS, GRPOSettings, advantages, policy_loss, train_policy
 from earnest.training.lora_trainer import is_trained
+from earnest.training.policy import Generated, Rollout, rows_of, token_logprobs
 
 SETTINGS = GRPOSettings(
     steps=3, prompts=2, group=4, learning_rate=1e-2, warm_up=0, rank=4, alpha=8, every=1, most_tokens=600

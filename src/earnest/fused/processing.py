@@ -95,6 +95,22 @@ class FusedProcessor(ProcessorMixin):
             )
         return processor
 
+    def over(self, config: FusedConfig) -> FusedProcessor:
+        """The same tokens and markers over the passes of another model.
+
+        Raises:
+            ModelError: that model's placeholder is another token, or its passes leave no place for the markers.
+        """
+        return FusedProcessor.from_config(
+            config,
+            self.tokenizer,
+            audio_token=self.audio_token,
+            audio_start_token=self.audio_start_token,
+            audio_end_token=self.audio_end_token,
+            time_marker_s=self.time_marker_s,
+            time_marker_format=self.time_marker_format,
+        )
+
     @property
     def model_input_names(self) -> list[str]:
         """What `__call__` returns."""

@@ -144,10 +144,10 @@ def audit(
         "controls": extent.controls,
     }
     run = begin_run(run, engine, resolved, command)
-    asker = _Asker(engine, run, words, bounds, sampling, batch_size, retry_failed)
+    fine = hears_finer(engine)
+    asker = _Asker(engine, run, words, bounds, sampling, batch_size, retry_failed, fine)
     stages = dict(adapters or {UNTRAINED: None})
     last = list(stages)[-1]
-    fine = hears_finer(engine)
     controls = _controls(engine, seed, fine=fine) if extent.controls else {}
     curve = list(examples[:: max(1, len(examples) // max(1, extent.budget_items))])[: extent.budget_items]
     total = len(examples) * (2 * len(stages) + len(controls)) + len(extent.budgets_s) * len(curve)
@@ -186,6 +186,7 @@ class _Asker:
     sampling: Sampling
     batch_size: int
     retry_failed: bool
+    fine: bool
 
     def ask(self, conversations: Sequence[Conversation], samplings: Sequence[Sampling]) -> list[Completion]:
         assert len(set(samplings)) <= 1, "every question of an audit is sampled alike"
@@ -225,7 +226,7 @@ class _Asker:
                 words=self.words,
                 bounds=bounds or self.bounds,
                 inserted=inserted,
-                fine=hears_finer(self.engine),
+                fine=self.fine,
             )
             found += [Listened.of(example, reply) for example, reply in zip(part, replies, strict=True)]
             step(len(part))
@@ -238,16 +239,13 @@ class _Asker:
 
 
 def _controls(engine: Engine, seed: int, *, fine: bool) -> dict[str, Inserted]:
-    def with_oracle(example: Example) -> Sequence[tuple[float, float]]:
-        return spans_of(example)
-
     return {
         RANDOM: random_segment(seed),
         SILENCE: silence,
         FILLER: filler(_tokens_of(engine, fine=fine)),
         WHOLE: whole_clip(fine=False),
         **({WHOLE_FINE: whole_clip(fine=True)} if fine else {}),
-        ORACLE: oracle_segment(with_oracle),
+        ORACLE: oracle_segment(spans_of),
     }
 
 

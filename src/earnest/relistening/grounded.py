@@ -26,7 +26,7 @@ from earnest.errors import EarnestError
 from earnest.example import Example, save_manifest
 from earnest.files import read_json_lines, write_json, write_json_lines
 from earnest.grading import parse_reply
-from earnest.prompts import Prompt
+from earnest.prompts import Prompt, filled
 from earnest.relistening import long_scenes
 from earnest.relistening.drafts import Draft, Reason, Rejection, example_of, read_draft, trace_of, with_sound_options
 from earnest.relistening.metadata import Described
@@ -40,7 +40,6 @@ WRITER, JUDGE = "writer-1", "judge-1"
 """Names of the words."""
 Progress = Callable[[int, int], None]
 _DRAWN_AT_ONCE = 4
-_MARK = re.compile(r"\{(clip|question|options|answer|cot)\}")
 _CITATION = re.compile(r"<seg>.*?</seg>", re.DOTALL)
 _VERDICT = re.compile(r"\W*verdict\W+(valid|invalid)\W*", re.IGNORECASE)
 
@@ -224,8 +223,7 @@ def cot_numbers(traces: Sequence[Trace]) -> dict[str, Any]:
 
 
 def _filled(text: str, **values: str) -> Conversation:
-    # In one pass: what is put in may hold the marks itself.
-    return Conversation().user(_MARK.sub(lambda mark: values[mark[1]], text))
+    return Conversation().user(filled(text, **values))
 
 
 def _shown(text: str, item: Grounded) -> Conversation:

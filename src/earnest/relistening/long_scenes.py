@@ -71,7 +71,6 @@ class _Order:
     folder: Path
     split: str
     seed: int
-    per_scene: int
 
 
 def long_scene(split: str, seed: int, index: int) -> Scene:
@@ -247,7 +246,7 @@ def make_long(
     if min(scenes, per_scene, workers) < 1:
         raise EarnestError(f"scenes is {scenes}, per_scene {per_scene}, workers {workers}: each must be at least 1")
     folder = Path(out)
-    order = _Order(folder, split, seed, per_scene)
+    order = _Order(folder, split, seed)
     _claim(order)
     (folder / "audio").mkdir(parents=True, exist_ok=True)
     missing = [k for k in range(scenes) if not _audio(folder, split, seed, k).exists()]

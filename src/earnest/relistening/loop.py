@@ -88,6 +88,12 @@ class Relistened:
     parts: tuple[Part, ...]
 
     @property
+    def heard_spans(self) -> list[tuple[float, float]]:
+        """What was heard again, as (start, end) in seconds of the clip."""
+        valid = [(s.start_s, s.end_s) for s in self.segments if s.fault is None]
+        return [(start_s, end_s) for start_s, end_s in valid if start_s is not None and end_s is not None]
+
+    @property
     def heard_again_s(self) -> float:
         """Seconds that were heard again."""
         return sum(segment.heard_s for segment in self.segments)

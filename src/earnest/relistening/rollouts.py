@@ -18,7 +18,8 @@ from earnest.relistening.loop import Relistened, hears_finer, relisten
 from earnest.relistening.reward import Reward, reward
 from earnest.relistening.segments import Bounds
 from earnest.relistening.summary import found_evidence
-from earnest.training.grpo import Generated, Roll, Rollout
+from earnest.training.grpo import Roll
+from earnest.training.policy import Generated, Rollout
 
 
 def roller(
@@ -47,7 +48,7 @@ def roller(
         held = {name: example.with_clips(example.clip) for name, example in apart.items()}
         asked = [held[example.id] for example in examples]
         replies = relisten(
-            lambda conversations, samplings: engine.generate(conversations, samplings),
+            engine.generate,
             engine.capabilities,
             asked,
             [replace(sampling, seed=seed) for seed in seeds],
@@ -83,13 +84,11 @@ def generations(engine: LocalEngine, reply: Relistened) -> tuple[Generated, ...]
 
 
 def _record(example: Example, reply: Relistened, earned: Reward) -> dict[str, Any]:
-    heard = [(s.start_s, s.end_s) for s in reply.segments if s.fault is None]
-    spans = [(a, b) for a, b in heard if a is not None and b is not None]
     return {
         "correct": float(earned.outcome.value == "correct"),
         "format": float(earned.format > 0),
         "failed": float(reply.stop is Stop.FAILED),
-        "hits": float(bool(example.evidence) and found_evidence(spans, example)),
+        "hits": float(bool(example.evidence) and found_evidence(reply.heard_spans, example)),
         "segments": float(len(reply.segments)),
         "heard_again_s": reply.heard_again_s,
     }

@@ -136,15 +136,7 @@ def with_scan(model: FusedModel, processor: FusedProcessor, settings: ScanSettin
         layers={spec.name: spec.layers for spec in model.config.encoder_specs},
     )
     both.passes["fine"].load_state_dict(model.passes["first"].state_dict())
-    return both, FusedProcessor.from_config(
-        both.config,
-        processor.tokenizer,
-        audio_token=processor.audio_token,
-        audio_start_token=processor.audio_start_token,
-        audio_end_token=processor.audio_end_token,
-        time_marker_s=processor.time_marker_s,
-        time_marker_format=processor.time_marker_format,
-    )
+    return both, processor.over(both.config)
 
 
 def train(settings: ScanSettings, folder: Path, *, log: Callable[[str], None] = print) -> Path:

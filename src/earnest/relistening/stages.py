@@ -31,9 +31,8 @@ from earnest.relistening.long_scenes import long_version, make_long
 from earnest.relistening.loop import WORDS, hears_finer
 from earnest.relistening.rollouts import RolloutLog, roller
 from earnest.relistening.segments import Bounds
-from earnest.training.adapters import can_train
+from earnest.training.adapters import AdapterSettings, can_train
 from earnest.training.grpo import METRICS, GRPOSettings, train_policy
-from earnest.training.lora_trainer import LoraSettings
 from earnest.training.recipes import Context, Stage
 from earnest.training.sft import fine_tune
 
@@ -85,8 +84,8 @@ class DataSettings:
 
 
 @dataclass(frozen=True)
-class SFTSettings:
-    """Numbers of `relistening-sft`; LoRA's: see `LoraSettings`.
+class SFTSettings(AdapterSettings):
+    """Numbers of `relistening-sft`; LoRA's: see `AdapterSettings`.
 
     Attributes:
         model: that learns; empty for what the stage `scan` made.
@@ -106,10 +105,6 @@ class SFTSettings:
     parts: str = "all"
     learning_rate: float = 2e-3
     epochs: int = 2
-    batch_size: int = 16
-    accumulate: int = 1
-    seed: int = 0
-    threads: int = 2
 
     def __post_init__(self) -> None:
         """Checks the numbers.
@@ -117,7 +112,7 @@ class SFTSettings:
         Raises:
             EarnestError: one is out of its range.
         """
-        LoraSettings.of(self)
+        super().__post_init__()
         if self.words and self.words not in WORDS:
             raise EarnestError(f"words is {self.words!r}: give one of {', '.join(WORDS)}, or leave it out")
         if self.form not in FORMS:
@@ -129,7 +124,7 @@ class SFTSettings:
 
 
 @dataclass(frozen=True)
-class RLSettings:
+class RLSettings(GRPOSettings):
     """Numbers of `relistening-grpo`; see `GRPOSettings` and `Bounds`.
 
     Attributes:
@@ -139,20 +134,8 @@ class RLSettings:
         batch_size: replies at once.
     """
 
-    steps: int = 100
-    prompts: int = 8
-    group: int = 8
-    updates: int = 1
-    temperature: float = 1.0
     learning_rate: float = 1e-4
-    warm_up: int = 10
-    clip: float = 0.2
-    kl: float = 0.04
-    rank: int = 16
     alpha: int = 16
-    parts: str = "all"
-    most_tokens: int = 16_384
-    every: int = 20
     turns: int = 8
     longest_s: float = 30.0
     total_s: float = 60.0
@@ -160,7 +143,6 @@ class RLSettings:
     by_confidence: bool = False
     log_every: int = 10
     batch_size: int = 64
-    seed: int = 0
     threads: int = 2
 
     def __post_init__(self) -> None:
@@ -169,7 +151,7 @@ class RLSettings:
         Raises:
             EarnestError: one is out of its range.
         """
-        self.grpo()
+        super().__post_init__()
         self.bounds()
         self.sampling()
         for name in ("log_every", "batch_size"):
@@ -251,7 +233,7 @@ def _train(settings: SFTSettings, context: Context) -> None:
         seed=settings.seed,
     )
     context.log(f"{len(lessons)} lessons")
-    fine_tune(engine.family, lessons, LoraSettings.of(settings), context.folder / ADAPTER, log=context.log)
+    fine_tune(engine.family, lessons, settings.sft(), context.folder / ADAPTER, log=context.log)
 
 
 def _reinforce(settings: RLSettings, context: Context) -> None:

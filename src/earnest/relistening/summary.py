@@ -59,8 +59,7 @@ class Listened:
     @staticmethod
     def of(example: Example, reply: Relistened) -> Listened:
         """Grades a reply; its clips are not kept."""
-        heard = [(s.start_s, s.end_s) for s in reply.segments if s.fault is None]
-        spans = [(a, b) for a, b in heard if a is not None and b is not None]
+        spans = reply.heard_spans
         evidence = spans_of(example)
         record = make_record(example, replace(reply.completion, heard=reply.heard))
         return Listened(

@@ -8,9 +8,7 @@
         one mask          the policy's own tokens: prompt, inserted audio and its marks count in none of loss, KL, mean
         mean              over the tokens of a reply, then over the replies
 
-A reply of several generations (re-listening) is scored as it was generated: each generation behind the prompt that the
-engine was given, audio that was inserted meanwhile included. Where each prompt goes on from the one before, one row
-holds them all. The reference is the model with its adapter disabled.
+What is trained and scored is `policy.py`'s.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +26,14 @@ from torch import Tensor
 
 from earnest.completion import content_key
 from earnest.engines.audio_cache import AudioCache
-from earnest.engines.families.family import Family, Prompt
+from earnest.engines.families.family import Family
 from earnest.engines.lora import flags_restored, require_bare
-from earnest.engines.prefill import left_pad, positions_of
 from earnest.engines.weights import state_key
 from earnest.errors import EarnestError, needs_extra
 from earnest.files import append_durably, cut_torn_line, json_line, read_json_lines, write_json, write_json_lines
 from earnest.training.checkpoint import Checkpointer
-from earnest.training.lora_trainer import MADE_OF, PARTS, SOFT_TOKEN_BYTES, soft_tokens
+from earnest.training.lora_trainer import MADE_OF, PARTS, SOFT_TOKEN_BYTES
+from earnest.training.policy import Policy, Rollout, Row, rows_of
 
 EPS = 1e-4
 METRICS = "metrics.jsonl"
@@ -103,44 +101,6 @@ class GRPOSettings:
             )
 
 
-@dataclass(frozen=True)
-class Generated:
-    """One generation of a reply: what stood before, and the tokens that the policy drew."""
-
-    prompt: Prompt
-    reply_ids: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """A sampled reply.
-
-    Attributes:
-        generations: in order; each prompt holds all that was generated and inserted before.
-        reward: what it earns.
-        record: what is logged of it.
-    """
-
-    generations: tuple[Generated, ...]
-    reward: float
-    record: Mapping[str, Any] = field(default_factory=dict[str, Any])
-
-
-@dataclass(frozen=True)
-class Row:
-    """Tokens of one forward pass.
-
-    Attributes:
-        prompt: with the clips of all placeholders.
-        token_ids: the prompt's, and what was drawn last.
-        own: [len(token_ids)], True at the policy's own tokens.
-    """
-
-    prompt: Prompt
-    token_ids: tuple[int, ...]
-    own: tuple[bool, ...]
-
-
 Roll = Callable[[Sequence[Any], Sequence[int]], Sequence[Rollout]]
 """Answers questions, each with a seed of its own, by the policy as it is now."""
 
@@ -157,59 +117,6 @@ def advantages(rewards: Tensor, eps: float = EPS) -> Tensor:
 def _differ(rewards: Tensor) -> Tensor:
     """[P, G] -> [P]: whether a group's rewards are not all equal."""
     return rewards.amax(1) > rewards.amin(1)
-
-
-def rows_of(rollout: Rollout) -> list[Row]:
-    """The rollout as rows: one, where each prompt goes on from the tokens before it; none of what drew no token."""
-    rows: list[Row] = []
-    for generated in rollout.generations:
-        if not generated.reply_ids:
-            continue
-        ids = generated.prompt.token_ids
-        before = rows[-1] if rows and ids[: len(rows[-1].token_ids)] == rows[-1].token_ids else None
-        own = list(before.own) if before else []
-        own += [False] * (len(ids) - len(own)) + [True] * len(generated.reply_ids)
-        row = Row(generated.prompt, (*ids, *generated.reply_ids), tuple(own))
-        if before:
-            rows[-1] = row
-        else:
-            rows.append(row)
-    return rows
-
-
-def token_logprobs(
-    family: Family, rows: Sequence[Row], heard: AudioCache, temperature: float = 1.0, model: Any = None
-) -> list[Tensor]:
-    """Natural log-probabilities of each row's own tokens, [n] each; gradients flow where they are enabled.
-
-    Args:
-        family: the model.
-        rows: scored together.
-        heard: soft tokens of clips that are known; the others go through the ear, without a gradient, and into it.
-        temperature: divides the logits.
-        model: stands in for the family's LLM.
-    """
-    ids, mask = left_pad([row.token_ids for row in rows], family.pad_token_id, family.model.device)
-    soft = soft_tokens(family, [part for row in rows for part in row.prompt.audio], heard)
-    width = ids.shape[1]
-    keep = max(len(row.own) - row.own.index(True) for row in rows)
-    with torch.no_grad():
-        embeds = family.embed(ids, soft)
-    logits = (model or family.language_model)(
-        inputs_embeds=embeds,
-        attention_mask=mask,
-        position_ids=positions_of(mask),
-        use_cache=False,
-        logits_to_keep=keep + 1,
-    ).logits[:, :-1]
-    # Only where there is something of its own: the softmax over the vocabulary is most of the memory.
-    own = torch.zeros(len(rows), width, dtype=torch.bool)
-    for place, row in enumerate(rows):
-        own[place, width - len(row.own) :] = torch.tensor(row.own)
-    own = own[:, width - keep :].to(logits.device)
-    logp = (logits[own].float() / temperature).log_softmax(-1)
-    chosen = logp.gather(1, ids[:, width - keep :][own][:, None])[:, 0]
-    return list(chosen.split([sum(row.own) for row in rows]))
 
 
 def policy_loss(
@@ -293,7 +200,14 @@ def train_policy(
         )
     checkpoint = Checkpointer(out / "checkpoint.pt", settings.every)
     with flags_restored(family.model):
-        policy = _Policy(family, settings)
+        policy = Policy(
+            family,
+            rank=settings.rank,
+            alpha=settings.alpha,
+            parts=settings.parts,
+            temperature=settings.temperature,
+            seed=settings.seed,
+        )
         try:
             parameters = policy.parameters
             optimizer: Any = accelerator.prepare(
@@ -355,7 +269,7 @@ def train_policy(
 
 
 def _update(
-    policy: _Policy,
+    policy: Policy,
     optimizer: Any,
     accelerator: Any,
     rollouts: Sequence[Rollout],
@@ -411,97 +325,15 @@ def _batches(rows: Mapping[int, Sequence[Row]], most_tokens: int) -> list[list[i
         return max(len(row.token_ids) for row in rows[k])
 
     batches: list[list[int]] = []
-    longest = count = 0
+    count = 0
     for k in sorted(rows, key=length):
         more = count + len(rows[k])
         if not batches or more * length(k) > most_tokens:
             batches.append([])
-            longest, more = 0, len(rows[k])
+            more = len(rows[k])
         batches[-1].append(k)
-        longest, count = max(longest, length(k)), more
+        count = more
     return batches
-
-
-class _Policy:
-    """What is trained: LoRA matrices in the LLM, or all of it, beside its reference."""
-
-    def __init__(self, family: Family, settings: GRPOSettings) -> None:
-        with needs_extra("train"):
-            from peft import LoraConfig, get_peft_model
-        self.family = family
-        self.temperature = settings.temperature
-        self._reference: Any = None
-        self._worn: Any = None
-        torch.manual_seed(settings.seed)
-        if settings.rank:
-            parts = () if settings.parts == "all" else (settings.parts,)
-            config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=family.lora_targets(*parts))
-            self._worn = get_peft_model(family.model, config)
-            self.parameters = [p for p in self._worn.parameters() if p.requires_grad]
-            return
-        import copy
-
-        self._reference = copy.deepcopy(family.language_model)
-        for module in _modules(self._reference):
-            module.requires_grad_(False).eval()
-        # Embeddings and head may be one.
-        self.parameters = list(dict.fromkeys(p for m in _modules(family.language_model) for p in m.parameters()))
-        self._before = [parameter.detach().clone() for parameter in self.parameters]
-        for parameter in self.parameters:
-            parameter.requires_grad_(True)
-
-    def logprobs(
-        self, chosen: Sequence[int], rows: Mapping[int, Sequence[Row]], heard: AudioCache, *, reference: bool = False
-    ) -> dict[int, Tensor]:
-        """Log-probabilities of the own tokens of each reply [n]."""
-        flat = [row for k in chosen for row in rows[k]]
-        if reference and self._worn is not None:
-            with self._worn.disable_adapter():
-                found = token_logprobs(self.family, flat, heard, self.temperature)
-        else:
-            model = self._reference if reference else None
-            found = token_logprobs(self.family, flat, heard, self.temperature, model)
-        parts = iter(found)
-        return {k: torch.cat([next(parts) for _ in rows[k]]) for k in chosen}
-
-    def average(self, accelerator: Any) -> None:
-        """Gradients of all processes become their mean."""
-        if accelerator.num_processes > 1:
-            for parameter in self.parameters:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-                parameter.grad = accelerator.reduce(parameter.grad, "mean")
-
-    def state(self) -> list[Tensor]:
-        """The trained weights."""
-        return [parameter.detach().cpu().clone() for parameter in self.parameters]
-
-    def load(self, state: Sequence[Tensor]) -> None:
-        """Takes back what `state` gave."""
-        with torch.no_grad():
-            for parameter, value in zip(self.parameters, state, strict=True):
-                parameter.copy_(value)
-
-    def save(self, out: Path) -> None:
-        """As peft does, or the whole model."""
-        if self._worn is not None:
-            self._worn.save_pretrained(out, save_embedding_layers=False)
-        else:
-            self.family.model.save_pretrained(out)
-            getattr(self.family, "processor", self.family.tokenizer).save_pretrained(out)
-
-    def close(self) -> None:
-        """The model is what it was."""
-        if self._worn is not None:
-            self._worn.unload()
-            return
-        self.load(self._before)
-
-
-def _modules(language_model: Any) -> list[torch.nn.Module]:
-    """The LLM with its head: one module, or the two that a family calls as one."""
-    whole = isinstance(language_model, torch.nn.Module)
-    return [language_model] if whole else [language_model.decoder, language_model.head]
 
 
 def _drawn(

@@ -22,6 +22,7 @@ from earnest.conversation import Audio
 from earnest.engines.audio_cache import AudioCache, AudioKey
 from earnest.engines.families.family import Family
 from earnest.engines.lora import CONFIG, copy_adapter, flags_restored, require_bare
+from earnest.engines.prefill import positions_of
 from earnest.engines.sharing import audio_key
 from earnest.engines.weights import state_key
 from earnest.errors import EarnestError, ModelError, needs_extra
@@ -247,6 +248,31 @@ def soft_tokens(family: Family, parts: Sequence[Audio], kept: AudioCache) -> lis
             known[key] = tokens
             kept.put(key, tokens)
     return [known[audio_key(part)] for part in parts]
+
+
+def last_logits(
+    family: Family, token_ids: Tensor, mask: Tensor, soft: Sequence[Tensor], keep: int, model: Any = None
+) -> Tensor:
+    """Logits [B, keep, V] of the last `keep` tokens, each from what stands before it; no gradient reaches the ear.
+
+    Args:
+        family: the model.
+        token_ids: [B, T], padded on the left.
+        mask: [B, T], 1 at real tokens.
+        soft: soft tokens [F, D] of each clip, in the order of their placeholders.
+        keep: below T.
+        model: stands in for the family's LLM.
+    """
+    with torch.no_grad():
+        embeds = family.embed(token_ids, soft)
+    found = (model or family.language_model)(
+        inputs_embeds=embeds,
+        attention_mask=mask,
+        position_ids=positions_of(mask),
+        use_cache=False,
+        logits_to_keep=keep + 1,
+    )
+    return found.logits[:, :-1]
 
 
 def _encoded(family: Family, parts: Sequence[Audio]) -> list[Tensor]:

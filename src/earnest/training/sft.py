@@ -15,9 +15,9 @@ from torch.utils.data import Dataset
 from earnest.conversation import Audio, Conversation, Turn
 from earnest.engines.audio_cache import AudioCache
 from earnest.engines.families.family import Family, Prompt
-from earnest.engines.prefill import left_pad, positions_of
+from earnest.engines.prefill import left_pad
 from earnest.errors import EarnestError
-from earnest.training.lora_trainer import SOFT_TOKEN_BYTES, LoraSettings, soft_tokens, train_adapter
+from earnest.training.lora_trainer import SOFT_TOKEN_BYTES, LoraSettings, last_logits, soft_tokens, train_adapter
 
 IGNORED = -100
 
@@ -188,13 +188,5 @@ def reply_loss(family: Family, token_ids: Tensor, mask: Tensor, labels: Tensor, 
         labels: [B, n] of the last n tokens; `IGNORED` where a row's reply is shorter.
         soft: soft tokens [F, D] of each clip, in the order of their placeholders.
     """
-    with torch.no_grad():
-        embeds = family.embed(token_ids, soft)
-    logits = family.language_model(
-        inputs_embeds=embeds,
-        attention_mask=mask,
-        position_ids=positions_of(mask),
-        use_cache=False,
-        logits_to_keep=labels.shape[1] + 1,
-    ).logits[:, :-1]
+    logits = last_logits(family, token_ids, mask, soft, labels.shape[1])
     return F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")

@@ -91,15 +91,7 @@ def with_added(model: FusedModel, processor: FusedProcessor, folder: Path) -> tu
     except RuntimeError as error:
         raise ModelError(f"the ears in {folder} do not fit this model: {error}") from error
     both = cast(Any, both).to(next(model.parameters()).dtype).eval()
-    return both, FusedProcessor.from_config(
-        both.config,
-        processor.tokenizer,
-        audio_token=processor.audio_token,
-        audio_start_token=processor.audio_start_token,
-        audio_end_token=processor.audio_end_token,
-        time_marker_s=processor.time_marker_s,
-        time_marker_format=processor.time_marker_format,
-    )
+    return both, processor.over(both.config)
 
 
 def _is_added(name: str, row: Mapping[str, Any]) -> bool:
