@@ -6,7 +6,8 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,23 @@ def write_json(path: Path, value: Any) -> None:
 def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes JSON lines atomically."""
     write_atomic(path, "".join(json_line(row) for row in rows))
+
+
+@contextmanager
+def growing_json_lines(path: Path) -> Generator[Callable[[Mapping[str, Any]], None]]:
+    """Writes JSON lines one by one: the file has its name when all are there, and until then the old one stays.
+
+    Yields:
+        What writes one row.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # One name: what a kill leaves behind is overwritten by the next try.
+    part = path.with_name(f".{path.name}.part")
+    with part.open("w", encoding="utf-8", newline="") as file:
+        yield lambda row: print(json_line(row), end="", file=file)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_fused import large_config
+from tiny_fused import every_encoder, large_config
 from transformers import AutoConfig, AutoModel
 
 from earnest.errors import ModelError
@@ -60,10 +60,10 @@ def test_ear_round_trip_through_auto(tmp_path: Any) -> None:
     assert torch.equal(again(mel).last_hidden_state, ear(mel).last_hidden_state)
 
 
-@pytest.mark.parametrize("index", [0, 1, 2])
+@pytest.mark.parametrize("index", range(5))
 @pytest.mark.parametrize("seconds", [0.0001, 0.02, 0.33, 1.0, 2.37])
 def test_every_encoder_keeps_the_frame_rule(index: int, seconds: float) -> None:
-    spec = large_config({"kind": "ca"}).encoder_specs[index]
+    spec = every_encoder()[index]
     module = KINDS[spec.model_type].build(spec).eval()
     rng = np.random.default_rng(0)
     clip, other = (rng.standard_normal(max(1, round(16_000 * s))).astype(np.float32) for s in (seconds, 2.6))
@@ -96,7 +96,7 @@ def test_windowed_encoder_hears_each_chunk_by_itself() -> None:
 
 
 def test_bad_specs_are_named() -> None:
-    with pytest.raises(ModelError, match="known types: earnest_ear, whisper, wav2vec2-bert"):
+    with pytest.raises(ModelError, match="known types: earnest_ear, whisper, wav2vec2-bert, data2vec-audio"):
         _ = EncoderSpec("x", {"model_type": "hubert"}).encoder_config
     with pytest.raises(ModelError, match="must be an identifier"):
         EncoderSpec("a.b", {})
@@ -104,3 +104,19 @@ def test_bad_specs_are_named() -> None:
         _ = EncoderSpec("x", {"model_type": "earnest_ear"}, window_s=0.01).geometry
     with pytest.raises(ModelError, match="MelConfig has no mels; it has n_fft"):
         _ = EarConfig(mel={"mels": 3}).mel_config
+
+
+@pytest.mark.parametrize("index", range(5))
+def test_a_frame_stands_for_its_moment(index: int) -> None:
+    spec = every_encoder()[index]
+    module = KINDS[spec.model_type].build(spec).eval()
+    rng = np.random.default_rng(1)
+    clip = (0.01 * rng.standard_normal(16_000)).astype(np.float32)
+    changed = clip.copy()
+    changed[11_200:12_000] += rng.standard_normal(800).astype(np.float32)  # 0.70 to 0.75 s
+    with torch.no_grad():
+        before, after = (
+            encode_features(module, spec, extract_features(spec, [c]), torch.tensor([c.size])) for c in (clip, changed)
+        )
+    middle_s = (float((after - before).norm(dim=-1)[0].argmax()) + 0.5) * spec.geometry.samples_per_frame / 16_000
+    assert middle_s == pytest.approx(0.725, abs=0.12)

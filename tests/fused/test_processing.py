@@ -55,8 +55,12 @@ def test_markers_off_and_sparse(tokenizer: Any) -> None:
     with pytest.raises(ModelError, match=r"names no moment: put \{clock\}"):
         FusedProcessor.from_config(pocket_config(), tokenizer, time_marker_s=1, time_marker_format="now")
     assert (plain.max_audio_s(), sparse.max_audio_s()) == (None, 100.0)
+    chunked = large_config({"kind": "perceiver"}, chunk_s=1.1)
     with pytest.raises(ModelError, match="cannot be placed in pass first"):
-        FusedProcessor.from_config(large_config({"kind": "perceiver"}), tokenizer, time_marker_s=1)
+        FusedProcessor.from_config(chunked, tokenizer, time_marker_s=1)
+    # The latents of a whole clip stand behind its last moment.
+    latents = FusedProcessor.from_config(large_config({"kind": "perceiver"}), tokenizer, time_marker_s=1)
+    assert words(latents, latents.audio_ids(17_280)).endswith("00:01 s s" + " s" * 8 + " <end_audio>")
     with pytest.raises(ModelError, match="no piece '<sound>'"):
         FusedProcessor.from_config(pocket_config(), tokenizer, audio_token="<sound>")
     with pytest.raises(ModelError, match="has id 4, the model's audio_token_id is 3"):

@@ -3,9 +3,9 @@
 from typing import Any
 
 import torch
-from transformers import Qwen3Config, Wav2Vec2BertConfig, WhisperConfig
+from transformers import ASTConfig, Data2VecAudioConfig, Qwen3Config, Wav2Vec2BertConfig, WhisperConfig
 
-from earnest.fused import EarConfig, FusedConfig, FusedModel
+from earnest.fused import EarConfig, EncoderSpec, FusedConfig, FusedModel
 
 
 def text_config() -> dict[str, Any]:
@@ -80,6 +80,23 @@ def large_config(fusion: dict[str, Any], **first: Any) -> FusedConfig:
         },
         audio_token_id=3,
     )
+
+
+def every_encoder() -> list[EncoderSpec]:
+    """A tiny one of each architecture."""
+    music = Data2VecAudioConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, conv_dim=[8] * 7,
+        num_conv_pos_embedding_groups=2,
+    )  # fmt: skip
+    events = ASTConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, max_length=116,
+        num_mel_bins=36,
+    )  # fmt: skip
+    return [
+        *large_config({"kind": "ca"}).encoder_specs,
+        EncoderSpec("music", music.to_dict(), (1, 2)),
+        EncoderSpec("audioset", events.to_dict(), (-1, 1)),
+    ]
 
 
 def scattered(config: FusedConfig) -> FusedModel:

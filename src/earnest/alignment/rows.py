@@ -37,7 +37,7 @@ class Surrogate:
         corpus: where it comes from.
         modality: sound, music, speech or mixed.
         recording: clips that were cut from one recording share it, and one split.
-        speaker: who speaks, where one does and is known; a speaker's clips share one split.
+        speaker: who speaks, where one does and is known, several with "; " between; a speaker's clips share one split.
         instruction: whether the audio itself is the request: nothing is to be hidden then.
         split: train, validation or test.
     """
@@ -89,13 +89,14 @@ class Target(Asked):
 def save_rows(rows: Iterable[Surrogate], path: Path) -> None:
     """Writes rows of any of the three kinds, whole or not at all."""
     folder = path.parent.resolve()
+    write_json_lines(path, (as_json(row, folder) for row in rows))
 
-    def plain(row: Surrogate) -> dict[str, Any]:
-        audio = Path(os.path.abspath(row.audio))  # noqa: PTH100 (resolve() would follow links out of the folder)
-        own = audio.relative_to(folder) if audio.is_relative_to(folder) else audio
-        return {**asdict(row), "audio": str(own)}
 
-    write_json_lines(path, map(plain, rows))
+def as_json(row: Surrogate, folder: Path) -> dict[str, Any]:
+    """A row as it stands in a file of a folder, which is resolved."""
+    audio = Path(os.path.abspath(row.audio))  # noqa: PTH100 (resolve() would follow links out of the folder)
+    own = audio.relative_to(folder) if audio.is_relative_to(folder) else audio
+    return {**asdict(row), "audio": str(own)}
 
 
 def load_rows(path: Path | str, kind: type[R]) -> list[R]:

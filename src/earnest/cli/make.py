@@ -14,10 +14,12 @@ from earnest.cli.console import console, progress
 from earnest.cli.grounded import grounded
 from earnest.cli.options import Adapter, BaseUrl, Device, Dtype, MaxConnections, Model, Threads
 from earnest.cli.spoken import spoken_requests
+from earnest.cli.surrogates import surrogates
 
 make = typer.Typer(help="Make data.", no_args_is_help=True)
 make.command("spoken-requests")(spoken_requests)
 make.command("grounded")(grounded)
+make.command("surrogates")(surrogates)
 
 
 @make.callback()

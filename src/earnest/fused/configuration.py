@@ -24,6 +24,9 @@ SAMPLE_RATE_HZ = 16_000
 """Every encoder of a fused model hears 16 kHz."""
 
 
+PASSES: tuple[str, ...] = ("first", "second", "fine")
+
+
 class _Typed:
     """A frozen dataclass that is read from a dict and does not let a misspelt key pass."""
 
@@ -113,10 +116,22 @@ def _wav2vec2_bert_geometry(config: Any) -> Geometry:
     return Geometry(320, None, config.hidden_size)
 
 
+def _data2vec_geometry(config: Any) -> Geometry:
+    return Geometry(math.prod(config.conv_stride), None, config.hidden_size)
+
+
+def _spectrogram_transformer_geometry(config: Any) -> Geometry:
+    # A frame every time_stride mels of 10 ms, as many as the position embeddings hold.
+    frames = (config.max_length - config.patch_size) // config.time_stride + 1
+    return Geometry(160 * config.time_stride, 160 * config.time_stride * frames, config.hidden_size)
+
+
 GEOMETRIES: dict[str, Callable[[Any], Geometry]] = {
     "earnest_ear": _ear_geometry,
     "whisper": _whisper_geometry,
     "wav2vec2-bert": _wav2vec2_bert_geometry,
+    "data2vec-audio": _data2vec_geometry,
+    "audio-spectrogram-transformer": _spectrogram_transformer_geometry,
 }
 
 
@@ -313,7 +328,8 @@ class FusedConfig(PreTrainedConfig):
     Attributes:
         text_config: any causal LM's config.
         encoders: `EncoderSpec`s as dicts.
-        passes: `PassConfig`s as dicts, "first" and, where the model can listen again more finely, "fine".
+        passes: `PassConfig`s as dicts: "first"; "second" behind it in an ensemble of two (fusion E of arXiv
+            2603.09556); "fine" where the model can listen again more finely.
         audio_token_id: the placeholder that stands for one soft token in input_ids.
     """
 
@@ -343,8 +359,11 @@ class FusedConfig(PreTrainedConfig):
         if len(set(names)) < len(names):
             raise ModelError(f"encoder names must differ: {', '.join(names)}")
         for name, spec in self.pass_specs.items():
-            if name not in ("first", "fine"):
-                raise ModelError(f"pass {name!r} is not known; a model has 'first' and, if it re-listens, 'fine'")
+            if name not in PASSES:
+                raise ModelError(
+                    f"pass {name!r} is not known; a model has 'first', if it is an ensemble 'second', and if it "
+                    "re-listens 'fine'"
+                )
             missing = [encoder for encoder in spec.adapters if encoder not in names]
             if missing:
                 raise ModelError(f"pass {name!r} adapts {', '.join(missing)}; the encoders are {', '.join(names)}")
@@ -361,6 +380,12 @@ class FusedConfig(PreTrainedConfig):
     def pass_specs(self) -> dict[str, PassConfig]:
         """The passes, typed."""
         return {name: PassConfig.from_dict(p) for name, p in (self.passes or {}).items()}
+
+    def passes_of(self, fine: bool) -> tuple[str, ...]:
+        """Through which passes a clip is heard, one after the other; a re-listened segment through the fine one."""
+        if fine:
+            return ("fine",)
+        return ("first", "second") if "second" in (self.passes or {}) else ("first",)
 
     def encoder_spec(self, name: str) -> EncoderSpec:
         """The encoder called `name`."""

@@ -7,6 +7,7 @@ frames, and an item gives the same frames alone and in any batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -214,10 +215,82 @@ class _Wav2Vec2Bert:
         return module(features, attention_mask=mask.long(), output_hidden_states=True).hidden_states
 
 
+class _Data2Vec:
+    """Samples, brought to mean 0 and variance 1 by clip as in its training; the music encoder music2vec is one."""
+
+    def build(self, spec: EncoderSpec) -> PreTrainedModel:
+        from transformers import Data2VecAudioModel
+
+        return Data2VecAudioModel(cast(Any, spec.encoder_config))
+
+    def features(self, spec: EncoderSpec, clips: Sequence[Samples]) -> Tensor:
+        from transformers import Wav2Vec2FeatureExtractor
+
+        extractor = Wav2Vec2FeatureExtractor(**(spec.feature or {}))
+        frame, beyond = spec.geometry.samples_per_frame, _receptive_field(cast(Any, spec.encoder_config))
+        values = [extractor(clip, sampling_rate=SAMPLE_RATE_HZ)["input_values"][0] for clip in clips]
+        # frame * n + beyond samples give exactly n frames.
+        padded = [np.pad(value, (0, -len(value) % frame + beyond - frame)) for value in values]
+        return torch.from_numpy(pad_clips(padded))
+
+    def hidden(self, module: nn.Module, features: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
+        config = cast(Any, module).config
+        frame = math.prod(config.conv_stride)
+        frames = ceil_div(lengths, frame)
+        # Its positions are convolutions that see beyond a clip's end what a mask does not hide: clips of one number
+        # of frames go together, others by themselves.
+        rows: list[Tensor] = [features] * len(frames)
+        for count in set(frames.tolist()):
+            chosen = [row for row, own in enumerate(frames.tolist()) if own == count]
+            samples = features[chosen, : frame * (count - 1) + _receptive_field(config)]
+            states = module(samples, output_hidden_states=True).hidden_states
+            for place, row in enumerate(chosen):
+                rows[row] = torch.stack([state[place] for state in states])
+        padded = nn.utils.rnn.pad_sequence([row.transpose(0, 1) for row in rows], batch_first=True)
+        return padded.unbind(2)
+
+
+def _receptive_field(config: Any) -> int:
+    """Samples of which its convolutions make one frame."""
+    field, step = 1, 1
+    for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
+        field += (kernel - 1) * step
+        step *= stride
+    return field
+
+
+class _SpectrogramTransformer:
+    """Patches of a log-mel picture of fixed width; those of one moment are averaged over the frequencies."""
+
+    def build(self, spec: EncoderSpec) -> PreTrainedModel:
+        from transformers import ASTModel
+
+        return ASTModel(cast(Any, spec.encoder_config))
+
+    def features(self, spec: EncoderSpec, clips: Sequence[Samples]) -> Tensor:
+        from transformers import ASTFeatureExtractor
+
+        config = cast(Any, spec.encoder_config)
+        sizes = {"num_mel_bins": config.num_mel_bins, "max_length": config.max_length}
+        extractor = ASTFeatureExtractor(**{**sizes, **(spec.feature or {})})
+        # A mel takes 400 samples.
+        padded = [np.pad(clip, (0, max(0, 400 - clip.size))) for clip in clips]
+        return extractor(padded, sampling_rate=SAMPLE_RATE_HZ, return_tensors="pt")["input_values"]  # [N, F, M]
+
+    def hidden(self, module: nn.Module, features: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
+        config = cast(Any, module).config
+        bands = (config.num_mel_bins - config.patch_size) // config.frequency_stride + 1
+        states = module(features, output_hidden_states=True).hidden_states
+        # Two summary tokens stand before the patches, which run through time within each band.
+        return tuple(state[:, 2:].unflatten(1, (bands, -1)).mean(1) for state in states)
+
+
 KINDS: dict[str, EncoderKind] = {
     "earnest_ear": _Ear(),
     "whisper": _Whisper(),
     "wav2vec2-bert": _Wav2Vec2Bert(),
+    "data2vec-audio": _Data2Vec(),
+    "audio-spectrogram-transformer": _SpectrogramTransformer(),
 }
 
 

@@ -184,7 +184,7 @@ class FusedModel(PreTrainedModel, GenerationMixin):
         Args:
             hidden: of `encode`.
             lengths: [N] samples of each clip.
-            pass_name: "first" or "fine".
+            pass_name: "first", "second" or "fine".
 
         Returns:
             N tensors [n, D]; n is `config.budget(pass_name).tokens(samples)`.
@@ -211,13 +211,16 @@ class FusedModel(PreTrainedModel, GenerationMixin):
         """
         flags = list(fine) if fine is not None else [False] * len(samples)
         tokens: dict[int, Tensor] = {}
-        for pass_name, flag in (("first", False), ("fine", True)):
+        for flag in (False, True):
             indices = [index for index, value in enumerate(flags) if bool(value) is flag]
             if not indices:
                 continue
-            features, lengths = self.features([samples[index] for index in indices], pass_name)
-            adapted = self.adapt(self.encode(features, lengths), lengths, pass_name)
-            tokens.update(zip(indices, adapted, strict=True))
+            # The passes of an ensemble, one after the other; an encoder of both is run for each.
+            adapted: list[list[Tensor]] = []
+            for pass_name in self.config.passes_of(flag):
+                features, lengths = self.features([samples[index] for index in indices], pass_name)
+                adapted.append(self.adapt(self.encode(features, lengths), lengths, pass_name))
+            tokens.update((index, torch.cat(own)) for index, *own in zip(indices, *adapted, strict=True))
         return [tokens[index] for index in range(len(samples))]
 
     # Answering

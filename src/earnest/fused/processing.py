@@ -67,7 +67,10 @@ class FusedProcessor(ProcessorMixin):
                 raise ModelError(f"time_marker_s {time_marker_s}: markers read MM:SS, so give whole seconds, or None")
             if "{clock}" not in time_marker_format:
                 raise ModelError(f"time_marker_format {time_marker_format!r} names no moment: put {{clock}} into it")
-            timeless = [n for n, b in self._budgets.items() if b.extra_per_chunk or b.extra_per_clip]
+            # Latents that follow the last moment of a whole clip are in nobody's way.
+            timeless = [
+                n for n, b in self._budgets.items() if b.extra_per_clip or (b.extra_per_chunk and b.chunk_samples)
+            ]
             if timeless:
                 raise ModelError(
                     f"time markers cannot be placed in pass {', '.join(timeless)}: its latents or "
@@ -120,11 +123,13 @@ class FusedProcessor(ProcessorMixin):
 
     def audio_tokens(self, num_samples: int, fine: bool = False) -> int:
         """Soft tokens of a clip of `num_samples` samples at 16 kHz."""
-        return self._budget(fine).tokens(num_samples)
+        return sum(budget.tokens(num_samples) for budget in self._heard(fine))
 
     def covered_samples(self, tokens: int, num_samples: int, fine: bool = False) -> int:
         """Samples at 16 kHz that `tokens` soft tokens of a clip of `num_samples` samples stand for."""
-        return self._budget(fine).covered_samples(tokens, num_samples)
+        # An ensemble hears all of a clip twice: what the first of them covers is what is heard.
+        first = self._heard(fine)[0]
+        return first.covered_samples(min(tokens, first.tokens(num_samples)), num_samples)
 
     def max_audio_s(self) -> float | None:
         """Where the last time marker's interval ends in a recording, in seconds; None without markers.
@@ -166,7 +171,10 @@ class FusedProcessor(ProcessorMixin):
             AudioError: no samples.
             ModelError: no fine pass, or no piece for a moment of the clip.
         """
-        budget = self._budget(fine)
+        return [token for budget in self._heard(fine) for token in self._marked(budget, num_samples, offset_s)]
+
+    def _marked(self, budget: TokenBudget, num_samples: int, offset_s: float) -> list[int]:
+        """One pass's tokens of a clip, with start, end and markers."""
         tokens = budget.tokens(num_samples)
         if self.time_marker_s is None:
             return [*self._start, *[self.audio_token_id] * tokens, *self._end]
@@ -174,19 +182,21 @@ class FusedProcessor(ProcessorMixin):
         offset = round(offset_s * SAMPLE_RATE_HZ)
         ids = list(self._start)
         marked = -1
-        for token in range(tokens):
+        for token in range(tokens - budget.extra_per_chunk):
             interval = (offset + token * budget.samples_per_token) // (marker_s * SAMPLE_RATE_HZ)
             if interval != marked:
                 ids.append(self.time_token(interval * marker_s))
                 marked = interval
             ids.append(self.audio_token_id)
-        return [*ids, *self._end]
+        return [*ids, *[self.audio_token_id] * budget.extra_per_chunk, *self._end]
 
-    def _budget(self, fine: bool) -> TokenBudget:
+    def _heard(self, fine: bool) -> list[TokenBudget]:
+        """The passes through which a clip is heard, one after the other."""
         name = "fine" if fine else "first"
         if name not in self._budgets:
             raise ModelError(f"the model has no {name!r} pass; it has {', '.join(self._budgets) or 'none'}")
-        return self._budgets[name]
+        names = [name] if fine or "second" not in self._budgets else [name, "second"]
+        return [self._budgets[own] for own in names]
 
     def _id(self, piece: str) -> int:
         found = self._find(piece)

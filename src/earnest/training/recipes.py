@@ -49,6 +49,12 @@ STAGES: dict[str, str] = {
     "relistening-sft": "earnest.relistening.stages:sft",
     "relistening-grpo": "earnest.relistening.stages:grpo",
     "relistening-ship": "earnest.relistening.stages:ship",
+    "alignment-parts": "earnest.alignment.stages:parts",
+    "alignment-single": "earnest.alignment.stages:single",
+    "alignment-ca": "earnest.alignment.stages:ca",
+    "alignment-perceiver": "earnest.alignment.stages:perceiver",
+    "alignment-concat": "earnest.alignment.stages:concat",
+    "alignment-ensemble": "earnest.alignment.stages:ensemble",
 }
 """Stage names and where they are: `module:attribute` of a `Stage`. A concern adds its own line."""
 

@@ -1,0 +1,199 @@
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    ASTConfig,
+    ASTModel,
+    Data2VecAudioConfig,
+    Data2VecAudioModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Wav2Vec2BertConfig,
+    Wav2Vec2BertModel,
+    WhisperConfig,
+    WhisperModel,
+)
+
+import earnest
+from earnest.alignment.assembly import Parts
+from earnest.alignment.rows import Target, save_rows
+from earnest.completion import Sampling
+from earnest.conversation import Audio, Conversation
+from earnest.errors import EarnestError, RecipeError
+from earnest.files import to_toml
+from earnest.training import recipes
+from tiny import tiny_tokenizer, tone
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "alarm" / "qwen3-4b.toml"
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: Any) -> dict[str, Path]:
+    """A tiny random one of each architecture that the recipe names, as transformers saves it."""
+    torch.manual_seed(0)
+    root = tmp_path_factory.mktemp("parts")
+    tokenizer = tiny_tokenizer()
+    llm = Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=len(tokenizer) + 6, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+            num_attention_heads=4, num_key_value_heads=2, head_dim=8, tie_word_embeddings=True, initializer_range=0.5,
+            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, bos_token_id=None,
+        )
+    )  # fmt: skip
+    models = {
+        "llm": llm,
+        "whisper": WhisperModel(
+            WhisperConfig(
+                d_model=16, encoder_layers=2, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+                encoder_ffn_dim=32, decoder_ffn_dim=32, num_mel_bins=16, max_source_positions=50, vocab_size=64,
+                pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=3,
+            )
+        ),
+        "bert": Wav2Vec2BertModel(
+            Wav2Vec2BertConfig(
+                hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+                feature_projection_input_dim=160, conv_depthwise_kernel_size=7,
+            )
+        ),
+        "music": Data2VecAudioModel(
+            Data2VecAudioConfig(
+                hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, conv_dim=[8] * 7,
+                num_conv_pos_embedding_groups=2,
+            )
+        ),
+        "events": ASTModel(
+            ASTConfig(
+                hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, max_length=116,
+                num_mel_bins=36,
+            )
+        ),
+    }  # fmt: skip
+    for name, model in models.items():
+        model.save_pretrained(root / name)
+    tokenizer.save_pretrained(root / "llm")
+    return {name: root / name for name in models}
+
+
+@pytest.fixture(scope="module")
+def targets(tmp_path_factory: Any) -> Path:
+    folder = tmp_path_factory.mktemp("targets")
+    rows: list[Target] = []
+    for number in range(6):
+        audio = folder / f"{number}.wav"
+        tone(250.0 + 50 * number, 0.5 + 0.3 * number).save(audio)
+        split = "validation" if number == 5 else "train"
+        rows.append(
+            Target(
+                f"{number}/q0", audio, f"[00:00-00:02] |tone {number}|", 2.0, split=split, question="what is it?",
+                clip=str(number), raw="a tone", target=None if number == 4 else f"tone {number}", reason="rephrased",
+            )
+        )  # fmt: skip
+    save_rows(rows, folder / "targets.jsonl")
+    return folder / "targets.jsonl"
+
+
+def small_recipe(path: Path, folders: dict[str, Path], targets: Path) -> Path:
+    """The paper's recipe with every stage, encoder and kind of number that it has, and other sizes."""
+    document = tomllib.loads(RECIPE.read_text())
+    names = [entry.split("=")[0].strip() for entry in document["stage"][0]["encoders"].split(",")]
+    assert names == ["whisper", "bert", "music", "events"]
+    document["stage"][0] |= {
+        "llm": str(folders["llm"]), "encoders": ", ".join(f"{name}={folders[name]}" for name in names),
+        "layers": "whisper=1+2, events=1+2", "dtype": "float32", "device": "cpu", "targets": str(targets),
+        "adapter_width": 12, "adapter_inner": 20, "fusion_width": 16, "fusion_heads": 2, "fusion_ffn": 24, "latents": 3,
+    }  # fmt: skip
+    for stage in document["stage"][1:4]:
+        stage |= {"steps": 2, "batch_size": 2, "warm_up": 1, "threads": 1}
+    text = to_toml({"out": str(path.parent / "out")})
+    for stage in document["stage"]:
+        text += f"\n[[stage]]\n{to_toml(stage)}"
+    path.write_text(text)
+    return path
+
+
+def test_the_papers_recipe_on_tiny_parts(folders: dict[str, Path], targets: Path, tmp_path: Path) -> None:
+    path = small_recipe(tmp_path / "tiny.toml", folders, targets)
+    lines: list[str] = []
+    recipes.run(path, log=lines.append)
+    out = tmp_path / "out"
+    card = json.loads((out / "alignment-parts" / "card.json").read_text())
+    assert (card["rows"], card["with_target"]) == (6, 5)
+    assert list(card["parameters"]) == ["whisper", "bert", "music", "events", "ca", "perceiver"]
+    assert sorted(p.name for p in (out / "alignment-single").iterdir() if p.is_dir()) == [
+        "bert", "events", "music", "whisper",
+    ]  # fmt: skip
+    assert not (out / "alignment-single" / "whisper" / "model.safetensors").exists()
+    loss = json.loads((out / "alignment-ca" / "model" / "card.json").read_text())["validation_loss"]
+    assert (loss["n"], loss["unit"]) == (1, "nats")
+    clip = tone(300, 1.3)
+    replies = {}
+    for stage in ("alignment-ca", "alignment-perceiver", "alignment-ensemble"):
+        engine = earnest.load(str(out / stage / "model"), threads=1)
+        heard = Conversation().user(Audio(clip), "\n\nwhat is it?")
+        read = Conversation().user("what is it?")
+        replies[stage] = engine.generate([heard, read], Sampling(max_new_tokens=6))
+        assert replies[stage][0].heard.seconds_heard == pytest.approx(1.3)
+    # 33 tokens at 25 a second; start and end; 3 latents of 3 encoders between 2 marks; both in the ensemble.
+    tokens = [replies[stage][0].heard.audio_tokens for stage in replies]
+    assert tokens == [35, 46, 81]
+    # Without audio each is the same frozen LLM.
+    assert len({reply[1].token_ids for reply in replies.values()}) == 1
+    recipes.run(path, log=lines.append)
+    assert lines[-1].startswith("alignment-ensemble: complete")
+
+
+def test_fusion_begins_from_the_trained_adapters(folders: dict[str, Path], targets: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    recipes.run(small_recipe(tmp_path / "tiny.toml", folders, targets), log=lambda _: None)
+    out = tmp_path / "out"
+    fused = load_file(out / "alignment-ca" / "model" / "pass.safetensors")
+    for name in ("whisper", "bert", "music", "events"):
+        single = load_file(out / "alignment-single" / name / "pass.safetensors")
+        own = {key: value for key, value in single.items() if key.startswith(("adapters.", "mixes."))}
+        assert own
+        assert all(torch.equal(fused[key], value) for key, value in own.items())
+
+
+def test_parameters_at_paper_size() -> None:
+    parts = Parts(llm="x", encoders="whisper=a, bert=b, music=c, events=d")
+    from earnest.fused.adapters import Adapter
+
+    with torch.device("meta"):
+        counts = [
+            sum(p.numel() for p in Adapter(parts.adapter(width, hz, 2560), width).parameters()) / 1e6
+            for width, hz in ((1280, 50.0), (1024, 50.0), (768, 50.0), (1024, 25.0))
+        ]
+    assert [round(count, 2) for count in counts] == [18.63, 17.31, 18.10, 4.72]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"llm": ""}, "llm is empty"),
+        ({"encoders": ""}, "encoders is empty"),
+        ({"encoders": "whisper"}, "write name=value"),
+        ({"encoders": "a=x, a=y"}, "names 'a' twice"),
+        ({"layers": "b=1"}, "layers names 'b'"),
+        ({"layers": "a=one"}, "write name=8"),
+        ({"latents": 0}, "latents is 0"),
+    ],
+)
+def test_bad_parts(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(EarnestError, match=message):
+        _ = Parts(**{"llm": "x", "encoders": "a=y", **changes}).layers_by_name
+
+
+def test_faults_of_a_recipe_come_before_any_work(folders: dict[str, Path], targets: Path, tmp_path: Path) -> None:
+    path = small_recipe(tmp_path / "tiny.toml", folders, targets)
+    text = path.read_text()
+    path.write_text(text.replace(str(targets), str(tmp_path / "none.jsonl")))
+    with pytest.raises(RecipeError, match="is no file: name the targets"):
+        recipes.load(path)
+    path.write_text(text + '\nfirst = "alignment-single"\n')
+    with pytest.raises(RecipeError, match="is no fusion of this recipe"):
+        recipes.load(path)
