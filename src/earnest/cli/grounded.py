@@ -32,10 +32,15 @@ class Late:
         self._load = load
         self._engine: Engine | None = None
 
+    @property
+    def engine(self) -> Engine:
+        """The model, loaded now if it is not yet."""
+        self._engine = self._engine or self._load()
+        return self._engine
+
     def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Completion]:
         """One completion for each conversation, in order."""
-        self._engine = self._engine or self._load()
-        return self._engine.generate(conversations, sampling)
+        return self.engine.generate(conversations, sampling)
 
     def release(self) -> None:
         """Lets the weights go, so that two models need not fit into the memory at once."""

@@ -1,6 +1,6 @@
 """`earnest make world`: clips with questions, answers and evidence. `earnest make idk`: what a model does not know.
 
-`earnest make spoken-requests` and `earnest make grounded` have files of their own.
+`spoken-requests`, `grounded`, `surrogates`, `questions` and `rephrase` have files of their own.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import typer
 from earnest.cli.console import console, progress
 from earnest.cli.grounded import grounded
 from earnest.cli.options import Adapter, BaseUrl, Device, Dtype, MaxConnections, Model, Threads
+from earnest.cli.questions import questions
+from earnest.cli.rephrase import rephrase
 from earnest.cli.spoken import spoken_requests
 from earnest.cli.surrogates import surrogates
 
@@ -20,6 +22,8 @@ make = typer.Typer(help="Make data.", no_args_is_help=True)
 make.command("spoken-requests")(spoken_requests)
 make.command("grounded")(grounded)
 make.command("surrogates")(surrogates)
+make.command("questions")(questions)
+make.command("rephrase")(rephrase)
 
 
 @make.callback()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -39,12 +40,21 @@ def plainly(text: str) -> str:
 @cache
 def load_phrases(name: str) -> Phrases:
     """Reads `data/NAME.txt`: a phrase per line, `= phrase` if it must be all that is said, `#` comments."""
-    text = (Path(__file__).parent / "data" / f"{name}.txt").read_text("utf-8")
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    lines = read_lines(Path(__file__).parent / "data" / f"{name}.txt")
     anywhere = [plainly(line) for line in lines if not line.startswith("=")]
     whole = frozenset(plainly(line.removeprefix("=")) for line in lines if line.startswith("="))
-    pattern = "|".join(_bounded(phrase) for phrase in sorted(dict.fromkeys(anywhere), key=len, reverse=True))
-    return Phrases(re.compile(pattern), whole)
+    return Phrases(any_of(anywhere), whole)
+
+
+def read_lines(file: Path) -> list[str]:
+    """The phrases of a list, without comments and blank lines."""
+    lines = (line.strip() for line in file.read_text("utf-8").splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def any_of(phrases: Iterable[str]) -> re.Pattern[str]:
+    """Matches any of the phrases as whole words in a text that `plainly` has made plain, the longest first."""
+    return re.compile("|".join(_bounded(phrase) for phrase in sorted(dict.fromkeys(phrases), key=len, reverse=True)))
 
 
 def _bounded(phrase: str) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from collections.abc import Sequence as Clips
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,21 +65,30 @@ class AdapterSettings:
 
 
 @dataclass(frozen=True)
-class Example:
-    """A clip as the adapters are trained on it.
+class Streamed:
+    """A clip with what an align head is to write of it.
 
     Attributes:
-        frames: frozen frames [F, C] of each ear.
+        frames: frozen frames [F, C] of each ear, in the model's order.
         samples: its length at 16 kHz.
-        sequence: its packed exchanges.
         stream: its timeline as a stream, a mixture of two pieces for each soft token: ids [n, 2] and the share
             of the second [n].
     """
 
     frames: tuple[npt.NDArray[np.float16], ...]
     samples: int
-    sequence: Sequence
     stream: tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Example(Streamed):
+    """A clip as the adapters are trained on it.
+
+    Attributes:
+        sequence: its packed exchanges.
+    """
+
+    sequence: Sequence
 
 
 def assemble(llm: Path, ears: Path, settings: AdapterSettings) -> tuple[FusedModel, FusedProcessor]:
@@ -148,29 +158,30 @@ def prepare(
         exchanges = tuple(Exchange(row.user, row.target or "") for row in rows[number])
         [sequence] = encoder.encode([Pack(audio_slots(tokens), exchanges)])
         frames = tuple(frame.to(torch.float16).numpy() for frame in hidden)
-        examples.append(Example(frames, samples, sequence, _stream(heard.scene, tokens, encoder, number)))
+        stream = stream_of(heard.scene, tokens, encoder.vocabulary, number)
+        examples.append(Example(frames, samples, stream, sequence))
     return examples
 
 
-def _stream(
-    scene: Scene, tokens: int, encoder: PackEncoder, number: int
+def stream_of(
+    scene: Scene, tokens: int, vocabulary: Mapping[str, int], seed: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """The clip's timeline in `tokens` slots, without the times."""
-    slots = [slot for slot in scene_stream(scene, random.Random(number), robust=False) if slot[0][:2] != TIME[:2]]
+    """The clip's timeline in `tokens` slots, without the times; see `Streamed`."""
+    slots = [slot for slot in scene_stream(scene, random.Random(seed), robust=False) if slot[0][:2] != TIME[:2]]
     slots = [*slots, *[Slot(BLANK, BLANK, 0.0)] * tokens][:tokens]
-    ids = [[encoder.vocabulary[slot.piece], encoder.vocabulary[slot.other]] for slot in slots]
+    ids = [[vocabulary[slot.piece], vocabulary[slot.other]] for slot in slots]
     return np.array(ids, np.int64), np.array([slot.share for slot in slots], np.float32)
 
 
-def _hidden(examples: list[Example]) -> list[torch.Tensor | None]:
+def _hidden(clips: Clips[Streamed]) -> list[torch.Tensor | None]:
     return [
-        pad_sequence([torch.from_numpy(e.frames[ear]).float() for e in examples], batch_first=True)
-        for ear in range(len(EARS))
+        pad_sequence([torch.from_numpy(clip.frames[ear]).float() for clip in clips], batch_first=True)
+        for ear in range(len(clips[0].frames))
     ]
 
 
-def warm_loss(model: FusedModel, examples: list[Example]) -> torch.Tensor:
-    """Cross-entropy of the align head's mixtures against the clips' streams."""
+def warm_loss(model: FusedModel, examples: Clips[Streamed]) -> torch.Tensor:
+    """Cross-entropy of the align head's mixtures against the clips' streams; tokens behind the last one are free."""
     written: list[Any] = []
     audio_pass: Any = model.passes["first"]
 

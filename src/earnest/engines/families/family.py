@@ -36,6 +36,14 @@ FAMILIES: dict[str, str] = {
 }
 """`model_type` -> where its family is. By name, so that nothing heavy is imported for the others."""
 
+TEXT_LLMS: frozenset[str] = frozenset(
+    {
+        "gemma", "gemma2", "gemma3_text", "glm4", "gpt_oss", "granite", "llama", "ministral", "mistral", "mixtral",
+        "olmo2", "olmo3", "phi3", "qwen2", "qwen3", "qwen3_moe", "smollm3",
+    }
+)  # fmt: skip
+"""`model_type`s of causal LMs without ears; all of them are read by `TextFamily`."""
+
 EXTRAS: dict[str, str] = {"voxtral": "voxtral"}
 """`model_type` -> the extra of earnest that it needs beyond the core."""
 
@@ -317,9 +325,13 @@ def find_family(model_type: str) -> type[Family]:
     Raises:
         ModelError: no family has this `model_type`.
     """
+    if model_type in TEXT_LLMS:
+        from earnest.engines.families.text import TextFamily
+
+        return TextFamily
     if model_type not in FAMILIES:
         raise ModelError(
-            f"no family for the architecture {model_type!r}: known are {', '.join(sorted(FAMILIES))}; "
+            f"no family for the architecture {model_type!r}: known are {', '.join(sorted({*FAMILIES, *TEXT_LLMS}))}; "
             "add a file to earnest/engines/families"
         )
     module, _, name = FAMILIES[model_type].partition(":")
