@@ -10,8 +10,9 @@ from torch.nn import functional
 from earnest.alignment import training
 from earnest.alignment.features import Features
 from earnest.alignment.packs import Pack, collated
+from earnest.alignment.rephrase import surrogate_conversation
 from earnest.alignment.rows import Target
-from earnest.alignment.training import AlignmentSettings, lessons_of, logits_of, read_instead, train_pass
+from earnest.alignment.training import AlignmentSettings, lessons_of, logits_of, train_pass
 from earnest.audio import Clip
 from earnest.conversation import Audio, Conversation
 from earnest.engines.families.fused import FusedFamily
@@ -160,7 +161,7 @@ def test_accumulated_recomputed_and_distilled(fused: Path, rows: list[Target], t
 def test_distillation_is_nothing_where_the_teacher_is_the_student(fused: Path, rows: list[Target]) -> None:
     model, processor = parts(fused)
     family = FusedFamily(model, processor)
-    prompt = training._prompt(family, read_instead(rows[0]))
+    prompt = training._prompt(family, surrogate_conversation(rows[0]))
     reply = tuple(family.continuation_ids("i hear it."))
     lesson = training.Lesson(prompt, reply)
     with torch.no_grad():

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from earnest.alignment.features import Features, HeardClip
 from earnest.alignment.packs import IGNORED, Batch, Lesson, Pack, batches_of, collated, packed
+from earnest.alignment.rephrase import surrogate_conversation
 from earnest.alignment.rows import Target
 from earnest.audio import Clip
 from earnest.completion import content_key
@@ -159,13 +160,8 @@ def lessons_of(
             reply = (*reply, family.turn_end_id)
         lessons.append(Lesson(_prompt(family, _asked(row, clip)), reply))
         if distilled:
-            teachers.append(Lesson(_prompt(family, read_instead(row)), reply))
+            teachers.append(Lesson(_prompt(family, surrogate_conversation(row)), reply))
     return Lessons(packed(lessons, of, family.audio_token_id, targets_per_clip), clips, teachers)
-
-
-def read_instead(row: Target) -> Conversation:
-    """The request with the surrogate where the clip would stand (arXiv 2603.09556, section 2: R0's prompt)."""
-    return Conversation().user(f"<start_audio>{row.surrogate}<end_audio>\n\n{row.question}")
 
 
 def _asked(row: Target, clip: HeardClip) -> Conversation:

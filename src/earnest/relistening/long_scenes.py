@@ -57,8 +57,8 @@ WIDEST_S = 6.0
 """Evidence lies within so many seconds: it is heard again in one piece."""
 TOKEN_S = 2.048
 """Time of a soft token of pocket's scan: the mark before it is as exactly as a first pass can place something."""
-MARGIN_S = 1
-"""On both sides of the tokens that hold the evidence."""
+MARGIN_S = 2
+"""On both sides of the tokens that hold the evidence: about one token, as far as a place is often off."""
 MOST_PLACES = 6
 """Things that a look-up exercise asks for."""
 NOUNS = {"sound": "sound", "music": "instrument", "speech": "word"}
@@ -161,7 +161,7 @@ def mark(second: float) -> int:
 def _around(events: Sequence[Event]) -> tuple[int, int]:
     """Whole seconds that hold the tokens of events, and a margin: a function of marks, which can be read off."""
     start_s = max(0, mark(min(event.start_s for event in events)) - MARGIN_S)
-    return start_s, mark(max(event.end_s for event in events)) + math.ceil(TOKEN_S)
+    return start_s, mark(max(event.end_s for event in events)) + math.ceil(TOKEN_S) + MARGIN_S - 1
 
 
 def _placed(name: str, event: Event) -> str:

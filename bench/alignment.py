@@ -1,0 +1,266 @@
+"""What alignment is worth on pocket, part by part: `python bench/alignment.py`.
+
+Pocket's frozen LLM and frozen ears, all between them trained anew: on ground-truth replies, on the LLM's own replies
+(R0) and on those that it rephrased itself (R); with one ear, both side by side, cross-attention, a Perceiver, and their
+ensemble; with an align head and a linear one. Each variant gets the same clips, steps and seed. An align head first
+writes streams (`earnest.pocket.warming`); a linear one has as many more steps through the LLM. The data is that of
+`bench/alignment_data.py`, made here if it is not there; trained variants are kept in `runs/pocket-alignment/models`.
+Writes `alignment.accuracy.*` and `alignment.reply_leak.*`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from alignment_data import CLIPS, DATA_SEED, OUT, make_data
+from results import Claims, spent
+
+from earnest.alignment.features import Features
+from earnest.alignment.leaks import leak
+from earnest.alignment.rows import Target, load_rows
+from earnest.alignment.training import AlignmentSettings, train_pass
+from earnest.completion import Completion, Sampling
+from earnest.engines import Engine
+from earnest.engines.load import find_folder, load_local, model_key
+from earnest.example import Example
+from earnest.files import read_json_lines
+from earnest.fused import AdapterConfig, FusedModel, FusedProcessor, FusionConfig, PassConfig
+from earnest.fused.ensemble import ensemble
+from earnest.grading import Record, make_record
+from earnest.pocket.adapters import AdapterSettings, Streamed, stream_of
+from earnest.pocket.warming import warm_up
+from earnest.run import RunDirectory
+from earnest.statistics import paired_bootstrap, wilson
+from earnest.world.dataset import world_example, world_item
+from earnest.world.mixing import render
+from earnest.world.questions import TEMPLATES
+from earnest.world.surrogates import scene_surrogate
+from earnest.world.timeline import Scene
+from pocket import CLEAN_DB, oracle_conversation, right
+
+EARS = ("speech", "events")
+"""The first leads a fusion, as Whisper does in the paper."""
+MODALITIES = ("sound", "music", "speech")
+SAMPLING = Sampling(max_new_tokens=160)
+SEED = 30
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One model of the ablation.
+
+    Attributes:
+        name: of its folder.
+        ears: that it hears through.
+        kind: of the fusion.
+        head: align or linear.
+        targets: rephrased, raw or ground_truth.
+        begins: variants whose adapters it takes over and leaves as they are; the first gives its head, too.
+    """
+
+    name: str
+    ears: tuple[str, ...] = EARS
+    kind: str = "concat"
+    head: str = "align"
+    targets: str = "rephrased"
+    begins: tuple[str, ...] = ()
+
+
+VARIANTS = (
+    Variant("rephrased"),
+    Variant("raw", targets="raw"),
+    Variant("ground_truth", targets="ground_truth"),
+    Variant("speech", ("speech",)),
+    Variant("events", ("events",)),
+    Variant("ca", kind="ca", begins=("speech", "events")),
+    Variant("perceiver", kind="perceiver", begins=("speech", "events")),
+    Variant("linear", head="linear"),
+)
+
+
+def rows_of(rows: Sequence[Target], kind: str) -> list[Target]:
+    """The same rows for all, with one kind of target: those whose rephrasing was taken and which were not cut."""
+    taken = [row for row in rows if row.target is not None and not row.cut and row.answer]
+    if kind == "rephrased":
+        return taken
+    return [replace(row, target=row.raw if kind == "raw" else row.answer) for row in taken]
+
+
+def fresh(variant: Variant) -> tuple[FusedModel, FusedProcessor]:
+    """Pocket's LLM and ears with a new pass."""
+    source = find_folder("pocket")
+    base: Any = FusedModel.from_pretrained(source, dtype=torch.float32)
+    processor: Any = FusedProcessor.from_pretrained(source)
+    usual = base.config.pass_specs["first"]
+    adapter: AdapterConfig = usual.adapters["events"]
+    fusion = FusionConfig(variant.kind, width=192, heads=6, ffn=512, layers=2 if variant.kind == "perceiver" else 1)  # type: ignore[arg-type]
+    torch.manual_seed(SEED)
+    model = FusedModel.from_parts(
+        base.language_model,
+        {name: base.encoders[name] for name in variant.ears},
+        {"first": PassConfig(dict.fromkeys(variant.ears, adapter), fusion, variant.head, usual.blank_token_id)},  # type: ignore[arg-type]
+        audio_token_id=base.config.audio_token_id,
+    )
+    for number, name in enumerate(variant.begins):
+        other: Any = FusedModel.from_pretrained(OUT / "models" / name, dtype=torch.float32).passes["first"]
+        own: Any = model.passes["first"]
+        own.adapters[name].load_state_dict(other.adapters[name].state_dict())
+        own.mixes[name].load_state_dict(other.mixes[name].state_dict())
+        if number == 0:
+            own.head.load_state_dict(other.head.state_dict())
+    return model, processor.over(model.config)
+
+
+def train(variant: Variant, rows: Sequence[Target], options: argparse.Namespace) -> Path:
+    """Trains a variant, or finds it trained."""
+    folder = OUT / "models" / variant.name
+    if (folder / "model.safetensors").exists():
+        return folder
+    started = time.time()
+    model, processor = fresh(variant)
+    taken = rows_of(rows, variant.targets)
+    frozen = ("adapters", "mixes") if variant.begins else ()
+    usual = AdapterSettings(warm_steps=options.warm_steps, threads=options.threads, seed=SEED)
+    torch.set_num_threads(options.threads)
+    if variant.head == "align":
+        warm_up(model, streamed(model, taken), usual, frozen=frozen)
+    settings = AlignmentSettings(
+        steps=options.steps + (options.warm_steps if variant.head == "linear" else 0),
+        batch_size=usual.batch_size,
+        learning_rate=usual.learning_rate,
+        muon_rate=usual.muon_rate,
+        weight_decay=0.02,
+        warm_up=options.steps // 12,
+        seed=SEED,
+        threads=options.threads,
+    )
+
+    def save(trained: FusedModel, out: Path) -> None:
+        trained.half().save_pretrained(out)
+
+    train_pass(
+        model, processor, taken, settings, folder, OUT / "frames", frozen=frozen, save=save,
+        log=lambda line: print(f"{variant.name}: {line}", flush=True),
+    )  # fmt: skip
+    print(f"{variant.name}: {time.time() - started:.0f} s", flush=True)
+    return folder
+
+
+def streamed(model: FusedModel, rows: Sequence[Target]) -> list[Streamed]:
+    """The clips of the rows with what an align head is to write of them."""
+    features = Features(model, OUT / "frames")
+    found = features.prepare(row.audio for row in rows)
+    scenes = {row["id"]: Scene.from_json(row) for row in read_json_lines(OUT / "world" / "scenes.jsonl")}
+    tokenizer: Any = FusedProcessor.from_pretrained(find_folder("pocket")).tokenizer
+    vocabulary: dict[str, int] = tokenizer.get_vocab()
+    clips: list[Streamed] = []
+    for number, (path, clip) in enumerate(found.items()):
+        frames = tuple(one[0].half().numpy() for one in features.frames([clip]) if one is not None)
+        tokens = -(-clip.samples // model.config.budget("first").samples_per_token)
+        clips.append(Streamed(frames, clip.samples, stream_of(scenes[path.stem], tokens, vocabulary, number)))
+    return clips
+
+
+def join(first: Path, second: Path) -> Path:
+    """Ensemble E of two variants."""
+    folder = OUT / "models" / "ensemble"
+    parts: list[Any] = []
+    for own in (first, second):
+        parts += [FusedModel.from_pretrained(own), FusedProcessor.from_pretrained(own)]
+    model, processor = ensemble(*parts)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def ask(engine: Engine, run: Path, conversations: Sequence[Any]) -> list[Completion]:
+    """Greedy replies; those that the run holds are not asked for again."""
+    return RunDirectory(run).run_batched(engine, conversations, SAMPLING, 64)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--seed", type=int, default=19)
+    parser.add_argument("--per-template", type=int, default=40)
+    parser.add_argument("--warm-steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=700)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", default="", help="train these variants, separated by commas, and stop")
+    options = parser.parse_args()
+    started = time.time()
+    if not (OUT / "targets" / "targets.jsonl").exists():
+        make_data(CLIPS, DATA_SEED, options.threads)
+    rows = load_rows(OUT / "targets" / "targets.jsonl", Target)
+    wanted = options.only.split(",") if options.only else [variant.name for variant in VARIANTS]
+    folders = {variant.name: train(variant, rows, options) for variant in VARIANTS if variant.name in wanted}
+    if options.only:
+        return
+    folders["ensemble"] = join(folders["ca"], folders["perceiver"])
+    n = options.per_template * len(TEMPLATES)
+    items = [world_item(options.split, options.seed, k) for k in range(n)]
+    examples = [world_example(item, render(item.scene)) for item in items]
+    conversations = [example.conversation() for example in examples]
+    runs = OUT / f"asked-{options.split}{options.seed}-n{n}"
+    said: dict[str, list[Completion]] = {}
+    for name, folder in folders.items():
+        said[name] = ask(load_local(str(folder), threads=options.threads), runs / name, conversations)
+        print(f"{name} asked, {time.time() - started:.0f} s", flush=True)
+    texts = [oracle_conversation(e, scene_surrogate(i.scene)) for e, i in zip(examples, items, strict=True)]
+    said["oracle"] = ask(load_local("pocket", threads=options.threads), runs / "oracle", texts)
+    report(options, started, examples, said)
+
+
+def report(
+    options: argparse.Namespace, started: float, examples: Sequence[Example], said: dict[str, list[Completion]]
+) -> None:
+    """Grades all replies and writes the claims."""
+    command = f"python bench/alignment.py --seed {options.seed} --per-template {options.per_template}"
+    claims = Claims(command, spent(OUT, started), options.seed, options.split, model_key("pocket"))
+    records: dict[str, list[Record]] = {
+        name: [make_record(*pair) for pair in zip(examples, replies, strict=True)] for name, replies in said.items()
+    }
+    correct = {name: right(own) for name, own in records.items()}
+
+    def accuracy(name: str, title: str, goal: str | None = None) -> None:
+        claims.put(f"alignment.accuracy.{title}", wilson(int(sum(correct[name])), len(examples)), goal)
+        for modality in MODALITIES:
+            own = [ok for ok, e in zip(correct[name], examples, strict=True) if e.groups["modality"] == modality]
+            claims.put(f"alignment.accuracy.{title}.{modality}", wilson(int(sum(own)), len(own)))
+
+    for name in ("ground_truth", "raw", "rephrased", "ca", "perceiver", "ensemble", "linear"):
+        accuracy(name, name)
+    accuracy("rephrased", "concat")
+    best = max(("speech", "events"), key=lambda name: sum(correct[name]))
+    accuracy(best, "single")
+    for name in ("speech", "events"):
+        accuracy(name, f"single_{name}")
+    claims.put("alignment.rephrased_over_raw", paired_bootstrap(correct["rephrased"], correct["raw"]), ">= -0.01")
+    # Of the form that pocket ships, which is fixed beforehand, against the single ear that is better here.
+    gain = paired_bootstrap(correct["rephrased"], correct[best])
+    claims.put("alignment.fusion_gain_over_best_single", gain, ">= 0.05")
+    clean = [k for k, e in enumerate(examples) if _is_clean(e)]
+    gap = paired_bootstrap([correct["oracle"][k] for k in clean], [correct["rephrased"][k] for k in clean])
+    claims.put("alignment.gap_to_text_oracle", gap, "<= 0.06")
+    claims.put("alignment.align_over_linear", paired_bootstrap(correct["rephrased"], correct["linear"]))
+    for name, goal in (("raw", "> 0.2"), ("rephrased", "<= 0.01")):
+        leaks = sum(bool(leak(reply.text)) for reply in said[name])
+        claims.put(f"alignment.reply_leak.{name}", wilson(leaks, len(examples)), goal)
+    print(f"best single: {best}")
+    if options.split == "test":
+        claims.write()
+
+
+def _is_clean(example: Example) -> bool:
+    snr = example.groups.get("snr_db", "")
+    return snr == "clean" or float(snr) >= CLEAN_DB
+
+
+if __name__ == "__main__":
+    main()

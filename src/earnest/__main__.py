@@ -1,0 +1,5 @@
+"""`python -m earnest`, as launchers such as torchrun start it."""
+
+from earnest.cli import main
+
+main()
