@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -111,6 +113,7 @@ def small_recipe(path: Path, folders: dict[str, Path], targets: Path) -> Path:
     text = to_toml({"out": str(path.parent / "out")})
     for stage in document["stage"]:
         text += f"\n[[stage]]\n{to_toml(stage)}"
+    path.parent.mkdir(exist_ok=True)
     path.write_text(text)
     return path
 
@@ -144,6 +147,21 @@ def test_the_papers_recipe_on_tiny_parts(folders: dict[str, Path], targets: Path
     assert len({reply[1].token_ids for reply in replies.values()}) == 1
     recipes.run(path, log=lines.append)
     assert lines[-1].startswith("alignment-ensemble: complete")
+
+
+def test_two_processes_train_as_one(folders: dict[str, Path], targets: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    one = small_recipe(tmp_path / "one" / "tiny.toml", folders, targets)
+    two = small_recipe(tmp_path / "two" / "tiny.toml", folders, targets)
+    recipes.run(one, log=lambda _: None)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "earnest"]
+    done = subprocess.run([*command, "train", str(two)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name in ("alignment-single/whisper", "alignment-ca/model", "alignment-perceiver/model"):
+        alone, together = (load_file(path.parent / "out" / name / "pass.safetensors") for path in (one, two))
+        for key in alone:
+            torch.testing.assert_close(together[key], alone[key], atol=1e-5, rtol=1e-4)
 
 
 def test_fusion_begins_from_the_trained_adapters(folders: dict[str, Path], targets: Path, tmp_path: Path) -> None:

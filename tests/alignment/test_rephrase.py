@@ -312,3 +312,31 @@ def test_a_kill_loses_one_batch_at_most_and_nothing_is_asked_twice(tmp_path: Pat
     doubled = sum(counts.values()) - len(counts)
     assert doubled <= 4, "only the batch that was being computed is asked again"
     assert len(before) >= len(saved)
+
+
+@pytest.mark.parametrize(
+    ("raw", "edited", "cut", "taken"),
+    [
+        ("<think>The text says 3 dogs at 0:04.</think><answer>3</answer>", "I hear 3 dogs at 0:04.|3", False, True),
+        ("<think>The text says 3 dogs at 0:04.</think><answer>3</answer>", "I hear 3 dogs at 0:05.|3", False, False),
+        (
+            "<think>The text says 3 dogs at 0:04.</think><answer>two</answer>",
+            "I hear 3 dogs at 0:04.|three",
+            False,
+            False,
+        ),
+        ("<think>The text says a dog.</think><answer>the text</answer>", "I hear a dog.|the audio", False, True),
+    ],
+)
+def test_what_is_wrong_in_the_reply_stays_wrong(raw: str, edited: str, cut: bool, taken: bool) -> None:
+    thought, answer = edited.split("|")
+    said = f"<answer>[think]{thought}[/think][answer]{answer}[/answer]</answer>"
+    edit = read_edit(said, raw, cut=cut, spaced=False)
+    assert edit.reason == (Reason.REPHRASED if taken else Reason.CHANGED)
+
+
+def test_a_cut_reply_may_lose_figures_at_its_end_alone() -> None:
+    raw = "<think>The text says dog 1, dog 2 and dog 3"
+    said = "<answer>[think]I hear dog 1, dog {} and dog</answer>"
+    assert read_edit(said.format(2), raw, cut=True, spaced=False).reason is Reason.REPHRASED
+    assert read_edit(said.format(3), raw, cut=True, spaced=False).reason is Reason.CHANGED

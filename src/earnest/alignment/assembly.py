@@ -6,6 +6,7 @@ vocabulary has no audio tags get learned start and end vectors.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -75,6 +76,12 @@ class Parts:
                 raise EarnestError(f"{name} is {getattr(self, name)}: it must be at least 1")
         if not self.tokens_per_second > 0:
             raise EarnestError(f"tokens_per_second is {self.tokens_per_second}: it must be above 0")
+
+    @property
+    def place(self) -> str:
+        """The device; under torchrun each process has a GPU of its own."""
+        rank = os.environ.get("LOCAL_RANK")
+        return f"cuda:{rank}" if self.device == "cuda" and rank else self.device
 
     @property
     def sources(self) -> dict[str, str]:
@@ -153,7 +160,7 @@ class Loaded:
             audio_token_id=self.tokenizer.convert_tokens_to_ids(PLACEHOLDER),
             layers={name: layers for name, layers in parts.layers_by_name.items() if name in names},
         )
-        model.passes.to(device=parts.device, dtype=torch.float32)
+        model.passes.to(device=parts.place, dtype=torch.float32)
         processor = FusedProcessor.from_config(
             model.config, self.tokenizer, audio_token=PLACEHOLDER, audio_start_token=None, audio_end_token=None
         )
@@ -184,8 +191,8 @@ def load_parts(parts: Parts) -> Loaded:
                 f"encoder {name!r} ({source}) is of type {module.config.model_type!r}; known types: "
                 f"{', '.join(GEOMETRIES)}"
             )
-        encoders[name] = module.to(parts.device).eval()
-    return Loaded(llm.to(parts.device).eval(), tokenizer, encoders)
+        encoders[name] = module.to(parts.place).eval()
+    return Loaded(llm.to(parts.place).eval(), tokenizer, encoders)
 
 
 def _pairs(what: str, text: str) -> dict[str, str]:

@@ -20,6 +20,8 @@ CUT_SLACK_WORDS = 3
 _TAG = re.compile(r"</?(?:think|answer|seg)>")
 _OWN = re.compile(r"<(/?)(think|answer)>")
 _RENAMED = re.compile(r"\[(/?)(think|answer)\]")
+_NUMBER = re.compile(r"\d+")
+_ANSWERED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _OPEN, _CLOSE, _THOUGHT = "<answer>", "</answer>", "</think>"
 
 
@@ -41,6 +43,8 @@ class Reason(StrEnum):
     TAGS = "tags"
     COMPLETED = "completed"
     """R0 was cut, and the edit goes on behind the cut."""
+    CHANGED = "changed"
+    """The edit has other figures (times, counts) than R0, or another answer: what is wrong in R0 stays wrong in R."""
     ANSWER_TOKENS = "answer tokens"
 
 
@@ -102,7 +106,21 @@ def read_edit(said: str, raw: str, *, cut: bool, spaced: bool) -> Edit:
         return Edit(None, Reason.TAGS)
     if cut and _goes_on(raw.split(), text.split()):
         return Edit(None, Reason.COMPLETED)
+    if _figures(text, raw, cut) or _answered(text, raw):
+        return Edit(None, Reason.CHANGED)
     return Edit(text, Reason.REPHRASED)
+
+
+def _figures(text: str, raw: str, cut: bool) -> bool:
+    """Whether the numbers of the two differ; of a cut one the edit may hold fewer."""
+    own, given = _NUMBER.findall(text), _NUMBER.findall(raw)
+    return own != (given[: len(own)] if cut else given)
+
+
+def _answered(text: str, raw: str) -> bool:
+    """Whether the answers in tags differ, where that of R0 betrays nothing that must be edited."""
+    own, given = (_ANSWERED.findall(one) for one in (text, raw))
+    return any(one.split() != two.split() for one, two in zip(own, given, strict=False) if not leak(two))
 
 
 def _opened(tag: re.Match[str]) -> str:

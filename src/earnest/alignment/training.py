@@ -239,9 +239,9 @@ def train_pass(
         torch.set_num_threads(settings.threads)
     family = FusedFamily(model, processor)
     started = time.perf_counter()
-    features = Features(model, cache)
     # One process fills the cache, the others find it full.
     with accelerator.main_process_first():
+        features = Features(model, cache)
         lessons = lessons_of(
             family,
             rows,

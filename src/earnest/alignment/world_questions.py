@@ -1,8 +1,9 @@
-"""Questions about clips of the diagnostic world: exact, with the reference reply, and nobody is asked."""
+"""Questions about clips of the diagnostic world: exact, with the right answer, and nobody is asked."""
 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -15,6 +16,7 @@ from earnest.pocket import language
 from earnest.pocket.curriculum import Exchange, draw_exchange
 from earnest.world.timeline import Scene
 
+_REASONING = re.compile(r"<think>.*?</think>", re.DOTALL)
 MOST_DRAWS = 200
 """How often another question about a scene is looked for."""
 
@@ -36,7 +38,9 @@ def world_questions(rows: Sequence[Surrogate], per_clip: int = 5, seed: int = 0)
         scene = _scene(row)
         rng = random.Random(f"world questions/{seed}/{scene.id}")
         for number, (exchange, spoken) in enumerate(_exchanges(scene, rng, per_clip), start=1):
-            made = as_kind(row, Asked, question=exchange.user, clip=row.id, answer=exchange.reply)
+            # The answer alone, as data sets have it: nobody wrote down why.
+            answer = _REASONING.sub("", exchange.reply).strip()
+            made = as_kind(row, Asked, question=exchange.user, clip=row.id, answer=answer)
             yield replace(made, id=f"{row.id}-q{number}", instruction=spoken)
 
 
