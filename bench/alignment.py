@@ -3,7 +3,7 @@
 Pocket's frozen LLM and frozen ears, all between them trained anew: on ground-truth replies, on the LLM's own replies
 (R0) and on those that it rephrased itself (R); with one ear, both side by side, cross-attention, a Perceiver, and their
 ensemble; with an align head and a linear one. Each variant gets the same clips, steps and seed. An align head first
-writes streams (`earnest.pocket.warming`); a linear one has as many more steps through the LLM. The data is that of
+writes streams (`earnest.pocket.warming`); a linear one has the time for more steps through the LLM. The data is that of
 `bench/alignment_data.py`, made here if it is not there; trained variants are kept in `runs/pocket-alignment/models`.
 Writes `alignment.accuracy.*` and `alignment.reply_leak.*`.
 """
@@ -131,7 +131,7 @@ def train(variant: Variant, rows: Sequence[Target], options: argparse.Namespace)
     if variant.head == "align":
         warm_up(model, streamed(model, taken), usual, frozen=frozen)
     settings = AlignmentSettings(
-        steps=options.steps + (options.warm_steps if variant.head == "linear" else 0),
+        steps=options.steps + (options.warm_steps // 5 if variant.head == "linear" else 0),
         batch_size=usual.batch_size,
         learning_rate=usual.learning_rate,
         muon_rate=usual.muon_rate,
@@ -188,9 +188,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--split", default="test")
     parser.add_argument("--seed", type=int, default=19)
-    parser.add_argument("--per-template", type=int, default=40)
-    parser.add_argument("--warm-steps", type=int, default=500)
-    parser.add_argument("--steps", type=int, default=700)
+    parser.add_argument("--per-template", type=int, default=30)
+    parser.add_argument("--warm-steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=240)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", default="", help="train these variants, separated by commas, and stop")
     options = parser.parse_args()

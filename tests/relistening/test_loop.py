@@ -295,6 +295,12 @@ def test_the_oracle_hears_the_evidence_one_stretch_after_the_other() -> None:
     line_up(reply)
 
 
+def test_the_oracles_stretch_is_as_long_as_the_one_that_was_cited() -> None:
+    said = ["<seg>0, 6</seg>", "<seg>0, 3</seg>", ANSWER]
+    reply, _ = once(said, oracle_segment(lambda _: [(7.5, 8.5), (3.0, 4.2)]))
+    assert spans(reply) == [(4.0, 6.0), (2.0, 3.0)]  # of 10 s; whole seconds
+
+
 def test_a_model_of_one_rate_hears_again_at_that_rate() -> None:
     reply, _ = once(["<seg>2, 4</seg>", ANSWER], fine=False)
     assert reply.parts[1] == Audio(example().clip.crop(2.0, 4.0), fine=False)

@@ -321,13 +321,20 @@ def random_segment(seed: int) -> Inserted:
 
 
 def oracle_segment(spans_of: Callable[[Example], Sequence[tuple[float, float]]]) -> Inserted:
-    """The evidence itself: the k-th citation is replaced by the k-th stretch that holds it."""
+    """The evidence: the k-th citation is replaced by the k-th stretch that holds it.
+
+    It is as long as what was cited, with the evidence in the middle: only the place is then better, not the form.
+    """
 
     def inserted(example: Example, clip: Clip, segment: Segment, number: int) -> tuple[Segment, tuple[Part, ...]]:
         spans = spans_of(example)
         if number < len(spans):
             start_s, end_s = spans[number]
-            segment = replace(segment, start_s=start_s, end_s=min(end_s, clip.duration_s))
+            length_s = min(clip.duration_s, max(segment.heard_s, end_s - start_s))
+            begin_s = max(0.0, min((start_s + end_s - length_s) / 2, clip.duration_s - length_s))
+            # Citations are of whole seconds, where they can be.
+            start_s = float(int(begin_s)) if int(begin_s) + length_s >= end_s else begin_s
+            segment = replace(segment, start_s=start_s, end_s=min(clip.duration_s, start_s + length_s))
         return segment, (Audio(_crop(clip, segment), fine=True),)
 
     return inserted
