@@ -11,9 +11,11 @@ Writes `alignment.accuracy.*` and `alignment.reply_leak.*`.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from earnest.alignment.features import Features
 from earnest.alignment.leaks import leak
 from earnest.alignment.rows import Target, load_rows
 from earnest.alignment.training import AlignmentSettings, train_pass
-from earnest.completion import Completion, Sampling
+from earnest.completion import Completion, Sampling, content_key
 from earnest.engines import Engine
 from earnest.engines.load import find_folder, load_local, model_key
 from earnest.example import Example
@@ -37,7 +39,7 @@ from earnest.pocket.adapters import AdapterSettings, Streamed, stream_of
 from earnest.pocket.warming import warm_up
 from earnest.run import RunDirectory
 from earnest.statistics import paired_bootstrap, wilson
-from earnest.world.dataset import world_example, world_item
+from earnest.world.dataset import world_example, world_item, world_version
 from earnest.world.mixing import render
 from earnest.world.questions import TEMPLATES
 from earnest.world.surrogates import scene_surrogate
@@ -92,8 +94,19 @@ def rows_of(rows: Sequence[Target], kind: str) -> list[Target]:
     return [replace(row, target=row.raw if kind == "raw" else row.answer) for row in taken]
 
 
-def fresh(variant: Variant) -> tuple[FusedModel, FusedProcessor]:
-    """Pocket's LLM and ears with a new pass."""
+def folder_of(variant: Variant, options: argparse.Namespace) -> Path:
+    """Where a variant lies: another training, other targets or another pocket have another name."""
+    made_of = [asdict(variant), options.warm_steps, options.steps, model_key("pocket"), _targets_key()]
+    return OUT / "models" / f"{variant.name}-{content_key(made_of)[:8]}"
+
+
+@cache
+def _targets_key() -> str:
+    return hashlib.sha256((OUT / "targets" / "targets.jsonl").read_bytes()).hexdigest()
+
+
+def fresh(variant: Variant, begins: Sequence[Path] = ()) -> tuple[FusedModel, FusedProcessor]:
+    """Pocket's LLM and ears with a new pass; with adapters and head of others, where it begins with them."""
     source = find_folder("pocket")
     base: Any = FusedModel.from_pretrained(source, dtype=torch.float32)
     processor: Any = FusedProcessor.from_pretrained(source)
@@ -107,8 +120,8 @@ def fresh(variant: Variant) -> tuple[FusedModel, FusedProcessor]:
         {"first": PassConfig(dict.fromkeys(variant.ears, adapter), fusion, variant.head, usual.blank_token_id)},  # type: ignore[arg-type]
         audio_token_id=base.config.audio_token_id,
     )
-    for number, name in enumerate(variant.begins):
-        other: Any = FusedModel.from_pretrained(OUT / "models" / name, dtype=torch.float32).passes["first"]
+    for number, (name, folder) in enumerate(zip(variant.begins, begins, strict=False)):
+        other: Any = FusedModel.from_pretrained(folder, dtype=torch.float32).passes["first"]
         own: Any = model.passes["first"]
         own.adapters[name].load_state_dict(other.adapters[name].state_dict())
         own.mixes[name].load_state_dict(other.mixes[name].state_dict())
@@ -119,11 +132,12 @@ def fresh(variant: Variant) -> tuple[FusedModel, FusedProcessor]:
 
 def train(variant: Variant, rows: Sequence[Target], options: argparse.Namespace) -> Path:
     """Trains a variant, or finds it trained."""
-    folder = OUT / "models" / variant.name
+    folder = folder_of(variant, options)
     if (folder / "model.safetensors").exists():
         return folder
     started = time.time()
-    model, processor = fresh(variant)
+    named = {other.name: other for other in VARIANTS}
+    model, processor = fresh(variant, [folder_of(named[name], options) for name in variant.begins])
     taken = rows_of(rows, variant.targets)
     frozen = ("adapters", "mixes") if variant.begins else ()
     usual = AdapterSettings(warm_steps=options.warm_steps, threads=options.threads, seed=SEED)
@@ -169,7 +183,7 @@ def streamed(model: FusedModel, rows: Sequence[Target]) -> list[Streamed]:
 
 def join(first: Path, second: Path) -> Path:
     """Ensemble E of two variants."""
-    folder = OUT / "models" / "ensemble"
+    folder = OUT / "models" / f"ensemble-of-{first.name}-{second.name}"
     parts: list[Any] = []
     for own in (first, second):
         parts += [FusedModel.from_pretrained(own), FusedProcessor.from_pretrained(own)]
@@ -192,7 +206,7 @@ def main() -> None:
     parser.add_argument("--warm-steps", type=int, default=400)
     parser.add_argument("--steps", type=int, default=240)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", default="", help="train these variants, separated by commas, and stop")
+    parser.add_argument("--only", default="", help="these variants alone, separated by commas")
     options = parser.parse_args()
     started = time.time()
     if not (OUT / "targets" / "targets.jsonl").exists():
@@ -200,14 +214,13 @@ def main() -> None:
     rows = load_rows(OUT / "targets" / "targets.jsonl", Target)
     wanted = options.only.split(",") if options.only else [variant.name for variant in VARIANTS]
     folders = {variant.name: train(variant, rows, options) for variant in VARIANTS if variant.name in wanted}
-    if options.only:
-        return
-    folders["ensemble"] = join(folders["ca"], folders["perceiver"])
+    if {"ca", "perceiver"} <= set(folders):
+        folders["ensemble"] = join(folders["ca"], folders["perceiver"])
     n = options.per_template * len(TEMPLATES)
     items = [world_item(options.split, options.seed, k) for k in range(n)]
     examples = [world_example(item, render(item.scene)) for item in items]
     conversations = [example.conversation() for example in examples]
-    runs = OUT / f"asked-{options.split}{options.seed}-n{n}"
+    runs = OUT / f"asked-{options.split}{options.seed}-n{n}-{world_version()[:8]}"
     said: dict[str, list[Completion]] = {}
     for name, folder in folders.items():
         said[name] = ask(load_local(str(folder), threads=options.threads), runs / name, conversations)
@@ -221,8 +234,11 @@ def report(
     options: argparse.Namespace, started: float, examples: Sequence[Example], said: dict[str, list[Completion]]
 ) -> None:
     """Grades all replies and writes the claims."""
-    command = f"python bench/alignment.py --seed {options.seed} --per-template {options.per_template}"
-    claims = Claims(command, spent(OUT, started), options.seed, options.split, model_key("pocket"))
+    command = (
+        f"python bench/alignment.py --seed {options.seed} --per-template {options.per_template} "
+        f"--warm-steps {options.warm_steps} --steps {options.steps}{f' --only {options.only}' if options.only else ''}"
+    )
+    claims = Claims(command, spent(OUT / "models", started), options.seed, options.split, model_key("pocket"))
     records: dict[str, list[Record]] = {
         name: [make_record(*pair) for pair in zip(examples, replies, strict=True)] for name, replies in said.items()
     }
@@ -235,24 +251,29 @@ def report(
             claims.put(f"alignment.accuracy.{title}.{modality}", wilson(int(sum(own)), len(own)))
 
     for name in ("ground_truth", "raw", "rephrased", "ca", "perceiver", "ensemble", "linear"):
-        accuracy(name, name)
-    accuracy("rephrased", "concat")
-    best = max(("speech", "events"), key=lambda name: sum(correct[name]))
-    accuracy(best, "single")
-    for name in ("speech", "events"):
-        accuracy(name, f"single_{name}")
-    claims.put("alignment.rephrased_over_raw", paired_bootstrap(correct["rephrased"], correct["raw"]), ">= -0.01")
-    # Of the form that pocket ships, which is fixed beforehand, against the single ear that is better here.
-    gain = paired_bootstrap(correct["rephrased"], correct[best])
-    claims.put("alignment.fusion_gain_over_best_single", gain, ">= 0.05")
+        if name in correct:
+            accuracy(name, name)
+    if {"rephrased", "raw"} <= set(correct):
+        gain = paired_bootstrap(correct["raw"], correct["rephrased"])
+        claims.put("alignment.rephrased_over_raw", gain, ">= -0.01")
+    if {"rephrased", "speech", "events"} <= set(correct):
+        accuracy("rephrased", "concat")
+        best = max(("speech", "events"), key=lambda name: sum(correct[name]))
+        accuracy(best, "single")
+        for name in ("speech", "events"):
+            accuracy(name, f"single_{name}")
+        # Of the form that pocket ships, which is fixed beforehand, against the single ear that is better here.
+        gain = paired_bootstrap(correct[best], correct["rephrased"])
+        claims.put("alignment.fusion_gain_over_best_single", gain, ">= 0.05")
+    if "linear" in correct:
+        claims.put("alignment.align_over_linear", paired_bootstrap(correct["linear"], correct["rephrased"]))
     clean = [k for k, e in enumerate(examples) if _is_clean(e)]
-    gap = paired_bootstrap([correct["oracle"][k] for k in clean], [correct["rephrased"][k] for k in clean])
+    gap = paired_bootstrap([correct["rephrased"][k] for k in clean], [correct["oracle"][k] for k in clean])
     claims.put("alignment.gap_to_text_oracle", gap, "<= 0.06")
-    claims.put("alignment.align_over_linear", paired_bootstrap(correct["rephrased"], correct["linear"]))
     for name, goal in (("raw", "> 0.2"), ("rephrased", "<= 0.01")):
-        leaks = sum(bool(leak(reply.text)) for reply in said[name])
-        claims.put(f"alignment.reply_leak.{name}", wilson(leaks, len(examples)), goal)
-    print(f"best single: {best}")
+        if name in said:
+            leaks = sum(bool(leak(reply.text)) for reply in said[name])
+            claims.put(f"alignment.reply_leak.{name}", wilson(leaks, len(examples)), goal)
     if options.split == "test":
         claims.write()
 

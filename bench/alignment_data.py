@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -62,6 +63,8 @@ def kill_and_resume(targets: Path, threads: int) -> tuple[int, int, int]:
         "--limit", str(ROWS_KILLED), "--threads", str(threads), "--batch-size", "256",
     ]  # fmt: skip
     completions = out / "completions.jsonl"
+    shutil.rmtree(out, ignore_errors=True)
+    kills = 0
     for kill in range(KILLS):
         wanted = (kill + 1) * ROWS_KILLED // (KILLS + 1)
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -70,7 +73,9 @@ def kill_and_resume(targets: Path, threads: int) -> tuple[int, int, int]:
         if process.poll() is None:
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
+            kills += 1
             print(f"killed at {_lines(completions)} completions", flush=True)
+    assert kills == KILLS, f"it was killed {kills} times only"
     subprocess.run(command, check=True, cwd=ROOT)
     wanted_rows = {row["id"]: row for name in ("targets", "rejected") for row in _rows(targets, name)}
     ours = [row for name in ("targets", "rejected") for row in _rows(out, name)]
@@ -104,9 +109,9 @@ def main() -> None:
     print(f"{missing} rows missing, {doubled} doubled, {differ} different after {KILLS} kills")
     command = f"python bench/alignment_data.py --seed {options.seed} --clips {options.clips}"
     claims = Claims(command, spent(OUT, started), options.seed, "train", model_key("pocket"))
-    metrics = read_metrics(targets)
+    metrics = {name.removeprefix("alignment."): metric for name, metric in read_metrics(targets).items()}
     claims.put("alignment.leak_rate.raw", metrics["leak.raw_of_all"])
-    claims.put("alignment.leak_rate.rephrased", metrics["leak.rephrased"])
+    claims.put("alignment.leak_rate.edits", metrics["leak.edits"])
     claims.put("alignment.leak_reduction", metrics["leak_reduction"], ">= 0.95")
     claims.put("alignment.nll_ratio", metrics["nll_same.ratio"], "0.9..1.1")
     for name in ("raw", "rephrased", "ground_truth", "foreign_rephrase"):

@@ -9,15 +9,17 @@ from torch.nn import functional
 
 from earnest.alignment import training
 from earnest.alignment.features import Features
-from earnest.alignment.packs import Pack, collated
+from earnest.alignment.lessons import lessons_of, prompt_ids
+from earnest.alignment.packs import Lesson, Pack, collated
 from earnest.alignment.rephrase import surrogate_conversation
 from earnest.alignment.rows import Target
-from earnest.alignment.training import AlignmentSettings, lessons_of, logits_of, train_pass
+from earnest.alignment.training import AlignmentSettings, logits_of, train_pass
 from earnest.audio import Clip
 from earnest.conversation import Audio, Conversation
 from earnest.engines.families.fused import FusedFamily
-from earnest.errors import AudioError, EarnestError
-from earnest.fused import FusedModel, FusedProcessor
+from earnest.errors import AudioError, EarnestError, ModelError
+from earnest.fused import FusedModel, FusedProcessor, PassConfig
+from earnest.training.checkpoint import Checkpointer
 from tiny import tiny_fused, tone
 
 SETTINGS = AlignmentSettings(
@@ -126,20 +128,36 @@ def test_frozen_parts_stay(fused: Path, rows: list[Target], tmp_path: Path) -> N
     assert moved == {name for name in before if name.startswith("head.")}
 
 
-def test_goes_on_to_the_same_weights(fused: Path, rows: list[Target], tmp_path: Path) -> None:
+def test_goes_on_to_the_same_weights(
+    fused: Path, rows: list[Target], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = train_pass(*parts(fused), rows, SETTINGS, tmp_path / "whole", tmp_path / "c")
 
     class Killed(Exception): ...
 
-    def save(model: FusedModel, out: Path) -> None:
-        raise Killed
+    save = Checkpointer.save
+
+    def saved(self: Checkpointer, state: dict[str, Any]) -> None:
+        save(self, state)
+        if state["step"] == 4:
+            raise Killed
 
     part = tmp_path / "part"
+    monkeypatch.setattr(Checkpointer, "save", saved)
     with pytest.raises(Killed):
-        train_pass(*parts(fused), rows, SETTINGS, part, tmp_path / "c", save=save)
+        train_pass(*parts(fused), rows, SETTINGS, part, tmp_path / "c")
+    monkeypatch.setattr(Checkpointer, "save", save)
+    # Other targets of the same clips are another training.
+    other = [replace(row, target="no.") for row in rows]
     lines: list[str] = []
+    train_pass(*parts(fused), other, SETTINGS, part, tmp_path / "c", save=lambda *_: None, log=lines.append)
+    assert not any("goes on" in line for line in lines)
+    with pytest.raises(Killed):
+        monkeypatch.setattr(Checkpointer, "save", saved)
+        train_pass(*parts(fused), rows, SETTINGS, part, tmp_path / "c")
+    monkeypatch.setattr(Checkpointer, "save", save)
     again = train_pass(*parts(fused), rows, SETTINGS, part, tmp_path / "c", log=lines.append)
-    assert any("goes on behind step 6" in line for line in lines)
+    assert any("goes on behind step 4" in line for line in lines)
     first, second = (parts(folder)[0].state_dict() for folder in (whole, again))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -161,9 +179,9 @@ def test_accumulated_recomputed_and_distilled(fused: Path, rows: list[Target], t
 def test_distillation_is_nothing_where_the_teacher_is_the_student(fused: Path, rows: list[Target]) -> None:
     model, processor = parts(fused)
     family = FusedFamily(model, processor)
-    prompt = training._prompt(family, surrogate_conversation(rows[0]))
+    prompt = prompt_ids(family, surrogate_conversation(rows[0]))
     reply = tuple(family.continuation_ids("i hear it."))
-    lesson = training.Lesson(prompt, reply)
+    lesson = Lesson(prompt, reply)
     with torch.no_grad():
         logits = model(input_ids=torch.tensor([[*prompt, *reply]])).logits[0, len(prompt) - 1 : -1]
         own = training._divergence(family, logits, [lesson])
@@ -189,6 +207,23 @@ def test_frames_are_encoded_once_and_alike(fused: Path, rows: list[Target], tmp_
     monkeypatch.setattr(Clip, "load", never)
     monkeypatch.setattr(model, "encode", never)
     assert again.prepare(row.audio for row in rows) == found
+
+
+def test_frames_of_an_encoder_are_shared_and_must_be_finite(fused: Path, rows: list[Target], tmp_path: Path) -> None:
+    model, _ = parts(fused)
+    Features(model, tmp_path).prepare(row.audio for row in rows)
+    single = FusedModel.from_parts(
+        model.language_model, {"ear": model.encoders["speech"]},
+        {"first": PassConfig({"ear": model.config.pass_specs["first"].adapters["speech"]})}, audio_token_id=3,
+    )  # fmt: skip
+    before = sorted(tmp_path.rglob("*.safetensors"))
+    Features(single, tmp_path).prepare(row.audio for row in rows)
+    assert sorted(tmp_path.rglob("*.safetensors")) == before
+    with torch.no_grad():
+        for parameter in single.encoders["ear"].parameters():
+            parameter.mul_(1e20)
+    with pytest.raises(ModelError, match="beyond half precision"):
+        Features(single, tmp_path).prepare(row.audio for row in rows)
 
 
 def test_clips_that_cannot_be_heard_are_all_named(fused: Path, rows: list[Target], tmp_path: Path) -> None:

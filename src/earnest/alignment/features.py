@@ -1,7 +1,7 @@
 """What frozen encoders hear, kept on disk by content: each distinct clip is decoded and encoded once, ever.
 
     FOLDER/clips.jsonl              (path, size, time) -> content key and samples, so that known files are not decoded
-    FOLDER/ENCODERS/AB/KEY.safetensors    frames [F, L * C] of each encoder, float16
+    FOLDER/ENCODER/AB/KEY.safetensors    frames [F, L * C] of one encoder, in half precision
 
 A folder may be shared by trainings and by models: what lies in it is found by the weights of the encoders.
 """
@@ -21,7 +21,7 @@ from torch import Tensor
 from earnest.audio import Clip
 from earnest.completion import content_key
 from earnest.engines.weights import state_key
-from earnest.errors import AudioError
+from earnest.errors import AudioError, ModelError
 from earnest.files import append_durably, cut_torn_line, json_line, read_json_lines, write_atomic
 from earnest.fused.configuration import SAMPLE_RATE_HZ
 from earnest.fused.modeling import FusedModel
@@ -56,8 +56,11 @@ class Features:
         self._model = model
         used = model.config.pass_specs["first"].adapters
         self._specs = [spec for spec in model.config.encoder_specs if spec.name in used]
-        made_of = [[spec.to_dict(), state_key(model.encoders[spec.name])] for spec in self._specs]
-        self._folder = folder / content_key(made_of)[:16]
+        # By what an encoder is, not by what a model calls it: trainings share it.
+        self._folders = {
+            spec.name: folder / content_key([{**spec.to_dict(), "name": ""}, state_key(model.encoders[spec.name])])[:16]
+            for spec in self._specs
+        }
         self._index = folder / CLIPS
         self._known: dict[str, HeardClip] = {}
         if self._index.exists():
@@ -91,7 +94,7 @@ class Features:
                 faults.append(f"{path}: {error.strerror}")
                 continue
             found[path] = heard
-            if not self._file(heard).exists():
+            if not all(self._file(heard, spec.name).exists() for spec in self._specs):
                 samples = Clip.load(path).resampled(SAMPLE_RATE_HZ).samples if samples is None else samples
                 waiting.append((heard, np.array(samples)))
             if len(waiting) == _AT_ONCE:
@@ -110,11 +113,11 @@ class Features:
 
     def frames(self, clips: Sequence[HeardClip]) -> list[Tensor | None]:
         """As `FusedModel.encode`: [N, F, L * C] float32 of each encoder, zeros beyond a clip's end; None if unused."""
-        loaded = [load_file(self._file(clip)) for clip in clips]
-        names = {spec.name for spec in self._specs}
         return [
-            torch.nn.utils.rnn.pad_sequence([own[spec.name].float() for own in loaded], batch_first=True)
-            if spec.name in names
+            torch.nn.utils.rnn.pad_sequence(
+                [load_file(self._file(clip, spec.name))["frames"].float() for clip in clips], batch_first=True
+            )
+            if spec.name in self._folders
             else None
             for spec in self._model.config.encoder_specs
         ]
@@ -133,8 +136,8 @@ class Features:
         self._known[file] = heard
         return heard, samples
 
-    def _file(self, clip: HeardClip) -> Path:
-        return self._folder / clip.key[:2] / f"{clip.key}.safetensors"
+    def _file(self, clip: HeardClip, encoder: str) -> Path:
+        return self._folders[encoder] / clip.key[:2] / f"{clip.key}.safetensors"
 
     def _encode(self, clips: Sequence[tuple[HeardClip, Any]]) -> None:
         if not clips:
@@ -143,9 +146,13 @@ class Features:
         hidden = self._model.encode(features, lengths)
         own = {spec.name: one for spec, one in zip(self._model.config.encoder_specs, hidden, strict=True)}
         for place, (heard, samples) in enumerate(clips):
-            tensors: dict[str, Tensor] = {}
             for spec in self._specs:
                 frames, one = -(-samples.size // spec.geometry.samples_per_frame), own[spec.name]
                 assert one is not None, "the pass's encoders have been run"
-                tensors[spec.name] = one[place, :frames].to("cpu", torch.float16).contiguous()
-            write_atomic(self._file(heard), save(tensors))
+                kept = one[place, :frames].to("cpu", torch.bfloat16 if one.dtype == torch.bfloat16 else torch.float16)
+                if not bool(kept.isfinite().all()):
+                    raise ModelError(
+                        f"encoder {spec.name!r} gives values beyond half precision for a clip of "
+                        f"{samples.size / SAMPLE_RATE_HZ:.1f} s (key {heard.key}): load it in bfloat16"
+                    )
+                write_atomic(self._file(heard, spec.name), save({"frames": kept.contiguous()}))

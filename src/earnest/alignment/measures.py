@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from earnest.alignment.asking import slices
+from earnest.alignment.edits import Reason
 from earnest.alignment.leaks import leak
 from earnest.alignment.rephrase import surrogate_conversation
 from earnest.alignment.rows import Target
@@ -87,7 +88,10 @@ def measure(
     metrics = {"leak.raw_of_all": rate([bool(leak(row.raw)) for row in replied], clips, seed=seed), "cut": cut}
     for name, texts in kinds.items():
         lines[name] = _written(name, texts, taken, seed)
-    metrics["leak_reduction"] = _reduction(taken, seed)
+    # An edit that still leaks is no target, but it is an edit.
+    edited = [row for row in replied if row.target is not None or row.reason == Reason.LEAKS.value]
+    metrics["leak_reduction"] = _reduction(edited, seed)
+    metrics["leak.edits"] = rate([_leaks(row) for row in edited], [row.clip for row in edited], seed=seed)
     scored: list[Scored] = []
     if engine is not None and taken:
         drawn = sorted(random.Random(f"nll/{seed}").sample(range(len(taken)), min(scored_rows, len(taken))))
@@ -168,7 +172,7 @@ def _written(name: str, texts: Mapping[str, str], taken: Sequence[Target], seed:
 def _reduction(taken: Sequence[Target], seed: int) -> Metric:
     """By which share of itself the leak rate falls from R0 to R; where all clips agree, Wilson's interval over them."""
     before = [float(bool(leak(row.raw))) for row in taken]
-    after = [float(bool(leak(row.target or ""))) for row in taken]
+    after = [float(_leaks(row)) for row in taken]
     fallen = [one - other for one, other in zip(before, after, strict=True)]
     found = _ratio(fallen, before, [row.clip for row in taken], seed, "fraction")
     clips = len({row.clip for row, leaks in zip(taken, before, strict=True) if leaks})
@@ -176,6 +180,11 @@ def _reduction(taken: Sequence[Target], seed: int) -> Metric:
         return found
     alike = wilson(max(0.0, found.value) * clips, clips)
     return replace(found, low=alike.low, high=alike.high, method=f"{alike.method} over {clips} clips that leak")
+
+
+def _leaks(row: Target) -> bool:
+    """Whether the edit of a reply betrays a text, taken or not."""
+    return row.target is None or bool(leak(row.target))
 
 
 def _scored(

@@ -20,14 +20,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from earnest.alignment.assembly import CA, CONCAT, PERCEIVER, SINGLE, Loaded, Parts, load_parts
+from earnest.alignment.assembly import CA, CONCAT, FUSIONS, PERCEIVER, SINGLE, Loaded, Parts, load_parts
 from earnest.alignment.rows import Target, load_rows
 from earnest.alignment.training import PASS, AlignmentSettings, held_out_loss, train_pass
 from earnest.errors import RecipeError
 from earnest.files import write_json
 from earnest.fused import FusedModel, FusedProcessor
 from earnest.fused.ensemble import ensemble as _ensemble
-from earnest.training.recipes import Context, Stage
+from earnest.training.recipes import Context, Stage, is_main
 
 PASS_FILE = "pass.safetensors"
 CARD = "card.json"
@@ -46,16 +46,6 @@ class PartsSettings(Parts):
 
     targets: str = ""
     cache: str = ""
-
-    def __post_init__(self) -> None:
-        """Checks the numbers.
-
-        Raises:
-            EarnestError: one is out of its range, or the targets are no file.
-        """
-        super().__post_init__()
-        if not Path(self.targets).is_file():
-            raise RecipeError(f"targets = {self.targets!r} is no file: name the targets.jsonl of earnest make rephrase")
 
 
 @dataclass(frozen=True)
@@ -101,6 +91,8 @@ def _rows(context: Context, split: str) -> list[Target]:
 
 
 def _count(settings: PartsSettings, context: Context) -> None:
+    if not is_main():
+        return
     rows = load_rows(settings.targets, Target)
     splits = {split: sum(row.split == split for row in rows) for split in ("train", "validation", "test")}
     taken = sum(row.target is not None for row in rows)
@@ -108,9 +100,9 @@ def _count(settings: PartsSettings, context: Context) -> None:
     loaded = load_parts(settings)
     names = list(settings.sources)
     counts: dict[str, int] = {}
-    for kind, own in [(SINGLE, [name]) for name in names] + [(kind, names) for kind in (CA, PERCEIVER)]:
-        if kind != SINGLE and len(own) < 2:
-            continue
+    # All that the recipe is to train is made once: what does not fit together is known before hours of training.
+    fusions = [kind for kind in FUSIONS if f"alignment-{kind}" in context.stages]
+    for kind, own in [(SINGLE, [name]) for name in names] + [(kind, names) for kind in fusions]:
         model, _ = loaded.fused(settings, own, kind, 0)
         trained = model.passes[PASS]
         title = own[0] if kind == SINGLE else kind
@@ -159,8 +151,9 @@ def _train(
         log=context.log,
     )
     held_out = [row for row in _rows(context, "validation") if row.target is not None]
-    if held_out:
-        loss = held_out_loss(model, processor, held_out, _cache(context))
+    if held_out and is_main():
+        size = max(1, settings.batch_size // settings.accumulate)
+        loss = held_out_loss(model, processor, held_out, _cache(context), batch_size=size)
         write_json(folder / CARD, {"validation_loss": loss.to_json()})
         context.log(f"{folder.name}: loss on the validation split {loss} clips")
 
@@ -209,6 +202,8 @@ def _fusion(kind: str, settings: FusionSettings, context: Context) -> None:
 
 
 def _join(settings: EnsembleSettings, context: Context) -> None:
+    if not is_main():
+        return
     models: list[Any] = []
     for name in (settings.first, settings.second):
         folder = context.root / name / MODEL
@@ -219,6 +214,15 @@ def _join(settings: EnsembleSettings, context: Context) -> None:
 
 
 def _made_of(settings: PartsSettings) -> list[str]:
+    """What the stage reads.
+
+    Raises:
+        RecipeError: the targets are no file; nothing has been loaded then.
+    """
+    if not Path(settings.targets).is_file():
+        raise RecipeError(
+            f"alignment-parts: targets = {settings.targets!r} is no file: name the targets.jsonl of make rephrase"
+        )
     return [hashlib.sha256(Path(settings.targets).read_bytes()).hexdigest()]
 
 
@@ -234,7 +238,7 @@ def _can_join(settings: EnsembleSettings, stages: dict[str, object]) -> None:
             raise RecipeError(f"{name!r} is no fusion of this recipe: give two of {', '.join(FUSION_STAGES)}")
 
 
-FUSION_STAGES: tuple[str, ...] = ("alignment-ca", "alignment-perceiver", "alignment-concat")
+FUSION_STAGES: tuple[str, ...] = tuple(f"alignment-{kind}" for kind in FUSIONS)
 
 
 def _stage(kind: str) -> Stage:

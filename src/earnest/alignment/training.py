@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from earnest.alignment.features import Features, HeardClip
-from earnest.alignment.packs import IGNORED, Batch, Lesson, Pack, batches_of, collated, packed
-from earnest.alignment.rephrase import surrogate_conversation
+from earnest.alignment.features import Features
+from earnest.alignment.lessons import Lessons, lessons_of
+from earnest.alignment.packs import IGNORED, Batch, Lesson, batches_of, collated
 from earnest.alignment.rows import Target
-from earnest.audio import Clip
 from earnest.completion import content_key
-from earnest.conversation import Audio, Conversation
 from earnest.engines.families.fused import FusedFamily
 from earnest.engines.prefill import left_pad, positions_of
 from earnest.engines.weights import state_key
 from earnest.errors import EarnestError, needs_extra
 from earnest.finding import Metric
-from earnest.fused.configuration import SAMPLE_RATE_HZ
 from earnest.fused.modeling import FusedModel
 from earnest.fused.processing import FusedProcessor
 from earnest.pocket.schedule import one_cycle
@@ -102,83 +100,6 @@ class AlignmentSettings:
         return one_cycle(step, self.steps, min(0.5, self.warm_up / self.steps))
 
 
-@dataclass(frozen=True)
-class Lessons:
-    """Targets as a training takes them.
-
-    Attributes:
-        packs: sequences.
-        clips: of each number in them.
-        teachers: for each target the request with the surrogate in the clip's place, where it is distilled.
-    """
-
-    packs: list[Pack]
-    clips: list[HeardClip]
-    teachers: list[Lesson]
-
-
-def lessons_of(
-    family: FusedFamily,
-    rows: Sequence[Target],
-    features: Features,
-    *,
-    targets_per_clip: int = 8,
-    distilled: bool = False,
-    progress: Callable[[int, int], None] | None = None,
-) -> Lessons:
-    """Encodes the clips that are not on disk, and packs the targets.
-
-    Args:
-        family: the model.
-        rows: of which those without a target are left out.
-        features: of it.
-        targets_per_clip: see `AlignmentSettings`.
-        distilled: whether the requests with surrogates are needed.
-        progress: of the encoding.
-
-    Raises:
-        AudioError: clips that cannot be heard.
-        EarnestError: no row has a target, or the model cannot take a clip.
-    """
-    taken = [row for row in rows if row.target is not None]
-    if not taken:
-        raise EarnestError(f"none of {len(rows)} rows has a target: there is nothing to learn from")
-    heard = features.prepare((row.audio for row in taken), progress)
-    numbers: dict[str, int] = {}
-    clips: list[HeardClip] = []
-    of: list[int] = []
-    lessons: list[Lesson] = []
-    teachers: list[Lesson] = []
-    for row in taken:
-        clip = heard[row.audio]
-        if clip.key not in numbers:
-            numbers[clip.key] = len(clips)
-            clips.append(clip)
-        of.append(numbers[clip.key])
-        reply = tuple(family.continuation_ids(row.target or ""))
-        if not row.cut:
-            reply = (*reply, family.turn_end_id)
-        lessons.append(Lesson(_prompt(family, _asked(row, clip)), reply))
-        if distilled:
-            teachers.append(Lesson(_prompt(family, surrogate_conversation(row)), reply))
-    return Lessons(packed(lessons, of, family.audio_token_id, targets_per_clip), clips, teachers)
-
-
-def _asked(row: Target, clip: HeardClip) -> Conversation:
-    """The request; of its clip only the length matters here."""
-    import numpy as np
-
-    silent = Clip(np.zeros(clip.samples, np.float32), SAMPLE_RATE_HZ)
-    return Conversation().user(Audio(silent), *([f"\n\n{row.question}"] if row.question else []))
-
-
-def _prompt(family: FusedFamily, asked: Conversation) -> tuple[int, ...]:
-    (prompt,) = family.render([asked])
-    if isinstance(prompt, EarnestError):
-        raise prompt
-    return prompt.token_ids
-
-
 def logits_of(model: FusedModel, batch: Batch, soft: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Logits [n, V] at the n learnt tokens of a batch, row by row, and those tokens [n]."""
     device = soft[0].device
@@ -233,23 +154,29 @@ def train_pass(
     """
     with needs_extra("train"):
         from accelerate import Accelerator
+        from accelerate.utils import InitProcessGroupKwargs
     device = next(model.language_model.parameters()).device
-    accelerator = Accelerator(cpu=device.type == "cpu")
+    # Encoding a corpus takes longer than processes usually wait for each other.
+    patience = InitProcessGroupKwargs(timeout=timedelta(days=7))
+    accelerator = Accelerator(cpu=device.type == "cpu", kwargs_handlers=[patience])
     if device.type == "cpu":
         torch.set_num_threads(settings.threads)
     family = FusedFamily(model, processor)
     started = time.perf_counter()
-    # One process fills the cache, the others find it full.
-    with accelerator.main_process_first():
-        features = Features(model, cache)
-        lessons = lessons_of(
-            family,
-            rows,
-            features,
-            targets_per_clip=settings.targets_per_clip,
-            distilled=settings.distillation > 0,
-            progress=progress,
-        )
+    if accelerator.num_processes > 1:
+        # Each process encodes its share; then all find the cache full.
+        paths = list(dict.fromkeys(row.audio for row in rows if row.target is not None))
+        Features(model, cache).prepare(paths[accelerator.process_index :: accelerator.num_processes])
+        accelerator.wait_for_everyone()
+    features = Features(model, cache)
+    lessons = lessons_of(
+        family,
+        rows,
+        features,
+        targets_per_clip=settings.targets_per_clip,
+        distilled=settings.distillation > 0,
+        progress=progress,
+    )
     targets = sum(len(pack.lessons) for pack in lessons.packs)
     log(f"{targets} targets, {len(lessons.clips)} clips heard in {time.perf_counter() - started:.0f} s")
     audio_pass = model.passes[PASS]
@@ -266,10 +193,7 @@ def train_pass(
     if settings.recompute:
         model.language_model.activation_checkpointing_enable()
         model.language_model.train()
-    made_of = content_key(
-        [asdict(settings), list(frozen), state_key(model), [[p.clip, *p.lessons] for p in lessons.packs],
-         [clip.key for clip in lessons.clips]]
-    )  # fmt: skip
+    made_of = content_key([asdict(settings), list(frozen), state_key(model), lessons.key])
     checkpoint = Checkpointer(out / "checkpoint.pt", settings.every)
     first = 0
     if (state := checkpoint.load()) and state["made_of"] == made_of:

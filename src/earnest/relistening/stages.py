@@ -33,7 +33,7 @@ from earnest.relistening.rollouts import RolloutLog, roller
 from earnest.relistening.segments import Bounds
 from earnest.training.adapters import AdapterSettings, can_train
 from earnest.training.grpo import METRICS, GRPOSettings, train_policy
-from earnest.training.recipes import Context, Stage
+from earnest.training.recipes import Context, Stage, is_main
 from earnest.training.sft import fine_tune
 
 TRAIN, RL = "train", "rl"
@@ -264,7 +264,7 @@ def _reinforce(settings: RLSettings, context: Context) -> None:
         on_step=kept.step,
         log=context.log,
     )
-    if settings.rank:
+    if settings.rank and is_main():
         # One adapter for the model that the user has, not for one that SFT was merged into.
         chained([learnt, own], context.folder / ADAPTER)
 

@@ -25,7 +25,7 @@ class Checkpointer:
         """The last state, None if there is none. The file must be our own: it is unpickled."""
         if not self.path.exists():
             return None
-        return torch.load(self.path, weights_only=False)
+        return torch.load(self.path, map_location="cpu", weights_only=False)
 
     def due(self, step: int) -> bool:
         """Whether the state after this step (counted from 0) is to be saved."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import time
 import tomllib
@@ -220,6 +221,9 @@ def run(
         before = [need for need in (*stage.builds_on, *stage.needs) if need in made]
         made[name] = _key(values, [*(made[need] for need in before), *stage.made_of(values)])
         folder = root / name
+        if not is_main():
+            _follow(name, stage, values, made[name], only, Context(root, folder, settings, lambda _: None))
+            continue
         done = _read(folder / "stage.json")
         same = done.get("key") == made[name]
         if stage.publishes and root.resolve() != recipe.out.resolve():
@@ -257,6 +261,21 @@ def run(
         seconds[name] = note(True)
         log(f"{name}: complete ({seconds[name]:.0f} s)")
     return seconds
+
+
+def is_main() -> bool:
+    """Whether this process keeps the books: the only one, or the first of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _follow(name: str, stage: Stage, values: Any, key: str, only: str | None, context: Context) -> None:
+    """A stage in a process that keeps no books: begun when the first one has begun it, left out when it is complete."""
+    if stage.publishes or (only is not None and name != only):
+        return
+    while (row := _read(context.folder / "stage.json")).get("key") != key:
+        time.sleep(0.1)
+    if not row["complete"]:
+        stage.run(values, context)
 
 
 def _key(values: Any, needed: list[str]) -> str:
