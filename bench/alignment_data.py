@@ -30,6 +30,7 @@ from earnest.statistics import wilson
 OUT = ROOT / "runs" / "pocket-alignment"
 CLIPS, DATA_SEED = 3000, 40
 ROWS_KILLED = 10_000
+SCORED = 6000
 KILLS = 3
 
 
@@ -49,7 +50,7 @@ def make_data(clips: int, seed: int, threads: int) -> Path:
     earnest("make", "rephrase", targets, *rows, "--only-leaking", "--score", 0)
     earnest("make", "rephrase", OUT / "foreign-targets", *rows, "--only-leaking", "--rephraser", foreign, "--words",
             "pocket", "--score", 0, "--limit", 6000)  # fmt: skip
-    earnest("make", "rephrase", targets, *rows, "--only-leaking", "--score", 2000, "--against",
+    earnest("make", "rephrase", targets, *rows, "--only-leaking", "--score", SCORED, "--against",
             f"foreign_rephrase={OUT / 'foreign-targets'}")  # fmt: skip
     return targets
 
@@ -116,6 +117,8 @@ def main() -> None:
     claims.put("alignment.nll_ratio", metrics["nll_same.ratio"], "0.9..1.1")
     for name in ("raw", "rephrased", "ground_truth", "foreign_rephrase"):
         claims.put(f"alignment.nll.{name}", metrics[f"nll.{name}"])
+    for name in ("ground_truth", "foreign_rephrase"):
+        claims.put(f"alignment.nll_ratio_to.{name}", metrics[f"nll_ratio.{name}"], "<= 1")
     for name in ("edit_distance", "length_ratio"):
         claims.put(f"alignment.{name}", metrics[f"{name}.rephrased"])
     claims.put("alignment.cut", metrics["cut"])

@@ -210,7 +210,7 @@ def test_faults_of_a_recipe_come_before_any_work(folders: dict[str, Path], targe
     path = small_recipe(tmp_path / "tiny.toml", folders, targets)
     text = path.read_text()
     path.write_text(text.replace(str(targets), str(tmp_path / "none.jsonl")))
-    with pytest.raises(RecipeError, match="is no file: name the targets.jsonl"):
+    with pytest.raises(RecipeError, match=r"is no file: name the targets\.jsonl"):
         recipes.run(path, log=lambda _: None)
     path.write_text(text + '\nfirst = "alignment-single"\n')
     with pytest.raises(RecipeError, match="is no fusion of this recipe"):
