@@ -61,7 +61,7 @@ def recipe(
         f'[[stage]]\nname = "relistening-data"\ntrain = "{train}"\nrl = "{rl}"\n'
         f'[[stage]]\nname = "relistening-sft"\nmodel = "{model}"\nlearning_rate = 1e-2\nepochs = 80\nbatch_size = 1\n'
         "threads = 1\n"
-        '[[stage]]\nname = "relistening-grpo"\nsteps = 1\nprompts = 3\ngroup = 4\ntemperature = 0.6\nwarm_up = 0\n'
+        '[[stage]]\nname = "relistening-grpo"\nsteps = 1\nprompts = 3\ngroup = 8\ntemperature = 0.65\nwarm_up = 0\n'
         f"max_new_tokens = 60\nrank = 4\nalpha = 8\nlog_every = 1\nlearning_rate = 2e-3\nthreads = 1\n{more}{ship}"
     )
     return path
