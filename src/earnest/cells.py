@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
 from collections.abc import Mapping
 from functools import lru_cache
@@ -17,6 +18,11 @@ from earnest.errors import AudioError, ConversationError
 
 class CellFault(Exception):
     """What is wrong with one cell; caught cell by cell, so that one row can show several."""
+
+
+def shorten(text: str, most: int = 120) -> str:
+    """A text's beginning: what stands in a cell may be a whole encoded file."""
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def decoded_seconds(path: Path) -> float | CellFault:
@@ -58,6 +64,50 @@ def json_cell(name: str, text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise CellFault(f"{name} {text!r} is no JSON: {error.msg}") from error
+
+
+def fields_of(
+    cells: Mapping[str, Any], known: Mapping[str, tuple[str, ...]], what: str, otherwise: str, faults: list[str]
+) -> tuple[dict[str, Any], set[str]]:
+    """Cells by field, whatever they are called; an unknown or doubled name is a fault.
+
+    Args:
+        cells: by the name that they have in the file; those without a value are left out.
+        known: field to the names under which it may stand.
+        what: a cell is called, such as "column".
+        otherwise: where that is said which no field is for.
+        faults: receives what is wrong.
+
+    Returns:
+        Cells by field, and the fields that unknown names seem to mean.
+    """
+    names = {alias: field for field, aliases in known.items() for alias in aliases}
+    fields: dict[str, Any] = {}
+    meant: set[str] = set()
+    for name, value in cells.items():
+        if value is None:
+            continue
+        if name not in names:
+            close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.7)
+            meant |= {names[one] for one in close}
+            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+            faults.append(f"unknown {what} {name!r}: {hint}; {otherwise}")
+        elif names[name] in fields:
+            faults.append(f"{what} {name!r} says {names[name]!r} a second time: drop one")
+        else:
+            fields[names[name]] = value
+    return fields, meant
+
+
+def seconds_cell(name: str, value: Any) -> float:
+    """Seconds, 0 or more."""
+    try:
+        seconds = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if not math.isfinite(seconds) or seconds < 0:
+        raise CellFault(f"{name} is {shorten(repr(value))}: give seconds, 0 or more")
+    return seconds
 
 
 def text_cell(name: str, value: Any) -> str:

@@ -36,6 +36,7 @@ from earnest.cells import (
     messages_cells,
     object_cell,
     segments_cell,
+    shorten,
     text_cell,
 )
 from earnest.conversation import Audio, Conversation, Part, Text
@@ -154,10 +155,7 @@ def load_manifest(path: Path | str, *, need_answers: bool = True, n_clips: int |
     faults = Faults()
     reader = _Reader(path.parent, need_answers, n_clips, faults)
     examples = [reader.read(row) for row in read_rows(path, faults)]
-    if not examples and not faults.by_text:
-        faults.add(1, "no rows: give at least one with audio, question and answer")
-    if faults.by_text:
-        raise ManifestError(str(path), faults.sentences())
+    faults.settle(path, examples, "no rows: give at least one with audio, question and answer")
     return examples
 
 
@@ -174,11 +172,6 @@ def save_manifest(examples: Iterable[Example], path: Path | str) -> None:
     if path.suffix != ".jsonl":
         raise ManifestError(str(path), [f"the suffix is {path.suffix!r}: manifests are written as .jsonl"])
     write_json_lines(path, (_to_row(example, path.parent) for example in examples))
-
-
-def shorten(text: str, most: int = 120) -> str:
-    """A text's beginning: what stands in a cell may be a whole encoded file."""
-    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def _to_row(example: Example, folder: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -33,6 +34,22 @@ class Faults:
     def add(self, line: int, text: str) -> None:
         """Notes one fault."""
         self.by_text.setdefault(text, []).append(line)
+
+    def settle(self, path: Path | str, rows: Sequence[object], none: str) -> None:
+        """Ends the reading of a file.
+
+        Args:
+            path: of the file.
+            rows: what was read.
+            none: the fault where there is neither a row nor another fault.
+
+        Raises:
+            ManifestError: all faults at once.
+        """
+        if not rows and not self.by_text:
+            self.add(1, none)
+        if self.by_text:
+            raise ManifestError(str(path), self.sentences())
 
     def sentences(self) -> list[str]:
         """One sentence per fault, sorted by its first line."""

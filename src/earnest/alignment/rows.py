@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from earnest.errors import ManifestError
 from earnest.files import write_json_lines
 from earnest.tabular import Faults, read_rows
 
@@ -129,10 +128,7 @@ def load_rows(path: Path | str, kind: type[R]) -> list[R]:
             faults.add(row.line, f"id {cells['id']!r} stands on line {first} already: ids must be unique")
             continue
         found.append(kind(**{**cells, "audio": path.parent / cells["audio"]}))
-    if not found and not faults.by_text:
-        faults.add(1, "no rows")
-    if faults.by_text:
-        raise ManifestError(str(path), faults.sentences())
+    faults.settle(path, found, "no rows")
     return found
 
 

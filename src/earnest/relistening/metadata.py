@@ -14,16 +14,23 @@ A file of metadata is JSONL, JSON, CSV or TSV. Its columns:
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from earnest.cells import CellFault, decoded_seconds, groups_cell, json_cell, object_cell, text_cell
-from earnest.errors import ManifestError
-from earnest.example import shorten
+from earnest.cells import (
+    CellFault,
+    decoded_seconds,
+    fields_of,
+    groups_cell,
+    json_cell,
+    object_cell,
+    seconds_cell,
+    shorten,
+    text_cell,
+)
 from earnest.tabular import Faults, Row, read_rows
 
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -40,7 +47,6 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 """Field to the column names under which it may stand."""
 TOLERANCE_S = 0.5
 """Annotations are rounded: so much may a duration differ from the file, or an event end behind it."""
-_NAMES = {alias: name for name, aliases in COLUMNS.items() for alias in aliases}
 _TIMES = {"start": ("start", "start_s"), "end": ("end", "end_s")}
 _EVENT_KEYS = (*_TIMES["start"], *_TIMES["end"], "label", "text")
 
@@ -110,10 +116,7 @@ def read_metadata(path: Path | str) -> list[Described]:
     faults = Faults()
     reader = _Reader(path.parent, faults)
     clips = [reader.read(row) for row in read_rows(path, faults)]
-    if not clips and not faults.by_text:
-        faults.add(1, "no rows: give at least one with audio and events")
-    if faults.by_text:
-        raise ManifestError(str(path), faults.sentences())
+    faults.settle(path, clips, "no rows: give at least one with audio and events")
     return clips
 
 
@@ -153,24 +156,12 @@ class _Reader:
 
     def _columns(self, row: Row) -> dict[str, Any]:
         """Cells by field; unknown, missing and doubled columns are faults."""
-        fields: dict[str, Any] = {}
-        excused: set[str] = set()
-        for column, value in row.cells.items():
-            if value is None:
-                continue
-            if column not in _NAMES:
-                close = difflib.get_close_matches(column.lower(), _NAMES, n=1, cutoff=0.7)
-                excused |= {_NAMES[name] for name in close}
-                hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(COLUMNS)}"
-                self.faults.add(row.line, f"unknown column {column!r}: {hint}; 'meta' carries anything along")
-                continue
-            if _NAMES[column] in fields:
-                self.faults.add(row.line, f"column {column!r} says '{_NAMES[column]}' a second time: drop one")
-            fields[_NAMES[column]] = value
-        for name in ("audio", "events"):
-            # A misspelt column is one fault, not also a missing one.
-            if name not in fields and name not in excused:
-                self.faults.add(row.line, f"no {name!r}: the column is missing or empty")
+        faults: list[str] = []
+        fields, excused = fields_of(row.cells, COLUMNS, "column", "'meta' carries anything along", faults)
+        # A misspelt column is one fault, not also a missing one.
+        missing = [name for name in ("audio", "events") if name not in fields and name not in excused]
+        for fault in [*faults, *(f"no {name!r}: the column is missing or empty" for name in missing)]:
+            self.faults.add(row.line, fault)
         return fields
 
     def _id(self, row: Row, value: Any) -> str:
@@ -185,7 +176,7 @@ class _Reader:
 
     def _duration_s(self, audio: Path, fields: Mapping[str, Any]) -> float:
         """Seconds of the file; infinite where there is none to read, which is a fault of its own."""
-        given_s = _seconds("duration", fields["duration"]) if "duration" in fields else None
+        given_s = seconds_cell("duration", fields["duration"]) if "duration" in fields else None
         if audio == Path():
             return math.inf
         held_s = decoded_seconds(audio)
@@ -228,7 +219,7 @@ def _event(entry: Any, duration_s: float) -> Event:
         given = [cells[alias] for alias in aliases if cells.get(alias) is not None]
         if len(given) != 1:
             raise CellFault(f"{len(given)} times called {name!r}: give one, in seconds")
-        times[name] = _seconds(name, given[0])
+        times[name] = seconds_cell(name, given[0])
     words = [_texts(name, cells[name]) for name in ("label", "text") if cells.get(name) is not None]
     if not any(words):
         raise CellFault("no 'label' and no 'text': say what is heard")
@@ -238,16 +229,6 @@ def _event(entry: Any, duration_s: float) -> Event:
     if start_s >= duration_s or end_s > duration_s + TOLERANCE_S:
         raise CellFault(f"{start_s:g} to {end_s:g} s reaches outside the clip ({duration_s:.2f} s)")
     return Event(start_s, min(end_s, duration_s), ": ".join(filter(None, words)))
-
-
-def _seconds(name: str, value: Any) -> float:
-    try:
-        seconds = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        seconds = math.nan
-    if not math.isfinite(seconds) or seconds < 0:
-        raise CellFault(f"{name} is {shorten(repr(value))}: give seconds, 0 or more")
-    return seconds
 
 
 def _texts(name: str, value: Any) -> str:

@@ -23,8 +23,6 @@ built; anything else that is wrong is a fault.
 
 from __future__ import annotations
 
-import difflib
-import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -32,9 +30,7 @@ from typing import Any, TypeVar, cast
 
 from earnest.alignment.recordings import DETAILS, MODALITIES, Passage, Recording, joined
 from earnest.alignment.rows import SPLITS
-from earnest.cells import CellFault, json_cell, object_cell, text_cell
-from earnest.errors import ManifestError
-from earnest.example import shorten
+from earnest.cells import CellFault, fields_of, json_cell, object_cell, seconds_cell, text_cell
 from earnest.tabular import Faults, Row, read_rows
 
 T = TypeVar("T")
@@ -67,6 +63,7 @@ SEGMENT_KEYS: dict[str, tuple[str, ...]] = {
     **{name: COLUMNS[name] for name in (*DETAILS, "details", "speaker")},
 }
 """Key of a segment to the names under which it may stand."""
+OTHERWISE = "what else is to be said stands in 'details'"
 _TRUTHS: dict[str, bool] = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -79,10 +76,7 @@ def read(path: Path) -> list[Recording]:
     faults = Faults()
     reader = _Reader(path, faults)
     found = [reader.read(row) for row in read_rows(path, faults)]
-    if not found and not faults.by_text:
-        faults.add(1, "no rows: give at least one with audio and transcript, caption, tags or segments")
-    if faults.by_text:
-        raise ManifestError(str(path), faults.sentences())
+    faults.settle(path, found, "no rows: give at least one with audio and transcript, caption, tags or segments")
     return found
 
 
@@ -130,7 +124,7 @@ class _Reader:
     def _fields(self, row: Row) -> dict[str, Any]:
         cells = {name: value for name, value in row.cells.items() if name not in LEFT_ASIDE}
         faults: list[str] = []
-        fields, excused = _fields_of(cells, COLUMNS, "column", faults)
+        fields, excused = fields_of(cells, COLUMNS, "column", OTHERWISE, faults)
         # A misspelt column is one fault, not also a missing one.
         if "audio" not in fields and "audio" not in excused:
             faults.append("no 'audio': the column is missing or empty")
@@ -155,28 +149,6 @@ class _Reader:
         if (first := self.line_of.setdefault((corpus, name), row.line)) != row.line:
             raise CellFault(f"id {name!r} stands on line {first} already: ids must be unique")
         return name
-
-
-def _fields_of(
-    cells: Mapping[str, Any], known: Mapping[str, tuple[str, ...]], what: str, faults: list[str]
-) -> tuple[dict[str, Any], set[str]]:
-    """Cells by field, and the fields that unknown names seem to mean; an unknown or doubled name is a fault."""
-    names = {alias: field for field, aliases in known.items() for alias in aliases}
-    fields: dict[str, Any] = {}
-    meant: set[str] = set()
-    for name, value in cells.items():
-        if value is None:
-            continue
-        if name not in names:
-            close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.7)
-            meant |= {names[one] for one in close}
-            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
-            faults.append(f"unknown {what} {name!r}: {hint}; what else is to be said stands in 'details'")
-        elif names[name] in fields:
-            faults.append(f"{what} {name!r} says {names[name]!r} a second time: drop one")
-        else:
-            fields[names[name]] = value
-    return fields, meant
 
 
 def _content(fields: Mapping[str, Any]) -> tuple[str, bool]:
@@ -212,10 +184,10 @@ def _passage(entry: Any, corpus: str, speaker: str) -> Passage:
     if not isinstance(entry, Mapping):
         raise CellFault(f"a {type(entry).__name__}: give an object {{start, end, transcript or caption or tags}}")
     faults: list[str] = []
-    fields, _ = _fields_of(cast(Mapping[str, Any], entry), SEGMENT_KEYS, "key", faults)
+    fields, _ = fields_of(cast(Mapping[str, Any], entry), SEGMENT_KEYS, "key", OTHERWISE, faults)
     if faults:
         raise CellFault("; ".join(faults))
-    start_s, end_s = (_seconds(name, fields.get(name)) for name in ("start", "end"))
+    start_s, end_s = (seconds_cell(name, fields.get(name)) for name in ("start", "end"))
     if not start_s < end_s:
         raise CellFault(f"{start_s:g} to {end_s:g} s is no segment: it needs start < end")
     content, spoken = _content(fields)
@@ -227,16 +199,6 @@ def _passage(entry: Any, corpus: str, speaker: str) -> Passage:
         speaker=_named(corpus, fields, "speaker") or (speaker if spoken else ""),
         details=_details(fields),
     )
-
-
-def _seconds(name: str, value: Any) -> float:
-    try:
-        seconds = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        seconds = math.nan
-    if not math.isfinite(seconds) or seconds < 0:
-        raise CellFault(f"{name} is {shorten(repr(value))}: give seconds, 0 or more")
-    return seconds
 
 
 def _details(fields: Mapping[str, Any]) -> dict[str, str]:
