@@ -95,6 +95,21 @@ def slow(handler: Handler, body: dict[str, Any]) -> None:
     answer(handler, body)
 
 
+def trickling(handler: Handler, body: dict[str, Any]) -> None:
+    """A byte now and then, ten seconds long."""
+    handler.send_response(200)
+    handler.send_header("Content-Type", "application/json")
+    handler.send_header("Content-Length", "100")
+    handler.end_headers()
+    for _ in range(100):
+        try:
+            handler.wfile.write(b" ")
+            handler.wfile.flush()
+        except OSError:
+            return
+        time.sleep(0.1)
+
+
 @contextmanager
 def running() -> Generator[Any]:
     """The server; its `script` holds what it does with the next requests, `url` is where it listens."""

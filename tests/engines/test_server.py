@@ -7,7 +7,7 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
-from tests.stub_server import Act, cut, length, raw, reply, running, slow, status
+from tests.stub_server import Act, cut, length, raw, reply, running, slow, status, trickling
 from tests.tiny import tone
 
 from earnest.completion import Sampling, Stop
@@ -47,6 +47,17 @@ def test_tries_end_at_the_deadline(server: Any) -> None:
     assert 0.8 < time.perf_counter() - began < 2.5
     assert done.stop == Stop.FAILED
     assert "the deadline is 1.5 s" in done.error
+
+
+def test_a_reply_that_trickles_in_is_cut_at_the_deadline(server: Any) -> None:
+    server.script = [trickling]
+    patient = ServerEngine(server.url, "m", retries=9, timeout_s=0.5, deadline_s=1.0)
+    began = time.perf_counter()
+    done = patient.generate([Conversation().user("hello?")])[0]
+    assert 0.9 < time.perf_counter() - began < 2.0
+    assert done.stop == Stop.FAILED
+    assert "given up after 1 tries: the deadline is 1 s" in done.error
+    assert len(server.requests) == 1
 
 
 def test_the_server_says_when_to_try_again(server: Any) -> None:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from earnest.completion import Completion, Heard, Sampling, Stop, content_key
 from earnest.conversation import Audio, Conversation
+from earnest.engines.deadline import bound, ending_at
 from earnest.engines.engine import Capabilities, each_sampling
 from earnest.errors import ModelError, needs_extra
 
@@ -88,7 +89,8 @@ class ServerEngine:
         max_connections: requests at a time.
         retries: further tries of a request that failed in a way that may pass.
         timeout_s: how long one try may go without a byte from the server.
-        deadline_s: no try begins, and none waits for a byte, beyond this time since the first.
+        deadline_s: no try begins, and none is waited for, beyond this time since the first; a reply that is still
+            coming in then is cut at its next byte.
         wants_logprobs: ask for the log-probability of each new token; some servers refuse such a request, some ignore
             it.
     """
@@ -122,7 +124,8 @@ class ServerEngine:
         self._capabilities: Capabilities | None = None
         self._probing = threading.Lock()
         # Local servers want some key and look at none.
-        self._client = openai.OpenAI(base_url=base_url, api_key=self._secret or "none", max_retries=0)
+        http = openai.DefaultHttpxClient(base_url=base_url, event_hooks={"response": [bound]})
+        self._client = openai.OpenAI(base_url=base_url, api_key=self._secret or "none", max_retries=0, http_client=http)
 
     @property
     def key(self) -> str:
@@ -224,7 +227,8 @@ class ServerEngine:
             tried += 1
             left = max(ends - time.monotonic(), 0.001)
             try:
-                return self._client.chat.completions.create(**request, timeout=min(self.timeout_s, left))
+                with ending_at(ends):
+                    return self._client.chat.completions.create(**request, timeout=min(self.timeout_s, left))
             except (openai.APIConnectionError, openai.APIStatusError) as error:
                 pause_s = _pause_s(error, tried)
                 if pause_s is None or tried > self.retries:
