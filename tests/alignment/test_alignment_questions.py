@@ -13,25 +13,28 @@ import pytest
 from tests.fakes import FakeEngine
 
 from earnest.alignment.asking import Asking
+from earnest.alignment.cards import Tally
 from earnest.alignment.questions import (
     Candidate,
     Reason,
+    Writing,
     instructions,
     prompt_ids,
     save_questions,
     write_questions,
 )
 from earnest.alignment.rows import Asked, Surrogate, load_rows
-from earnest.alignment.world_questions import world_questions
 from earnest.completion import Completion, Sampling, Stop
 from earnest.conversation import Conversation
 from earnest.errors import EarnestError
 from earnest.files import read_json_lines, write_json_lines
 from earnest.pocket import language
 from earnest.pocket.clips import adapter_scene
+from earnest.pocket.world_questions import world_questions
 from earnest.run import RunDirectory
 from earnest.world.surrogates import scene_surrogate
 
+UNBOUND = Writing(thinking_tokens=0)
 WRITTEN = "\n".join(f"{k}. What is thing {k}?" for k in range(1, 6))
 
 
@@ -64,6 +67,7 @@ class Scripted(FakeEngine):
 
 def made(engine: Any, rows: Sequence[Surrogate], folder: Path, **more: Any) -> list[Candidate]:
     asking = Asking(RunDirectory(folder), batch_size=8)
+    more = {"how": UNBOUND, **more}
     return [each for part in write_questions(engine, more.pop("judge", engine), rows, asking, **more) for each in part]
 
 
@@ -119,6 +123,36 @@ def test_the_writer_sees_the_surrogate_and_the_judge_the_question_too(tmp_path: 
 def test_what_the_judge_does_not_find_sound_is_rejected(tmp_path: Path, verdict: Any, reason: Reason) -> None:
     found = made(Scripted(verdict=verdict), [clip("dog")], tmp_path)
     assert [each.reason for each in found] == [reason] * 5
+
+
+class Thinker(FakeEngine):
+    """Opens a thought that its template began, which goes on until it is closed; then it writes."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _: "")
+        self.begun: list[str] = []
+
+    def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Completion]:
+        return [self._said(conversation, sampling) for conversation in conversations]
+
+    def _said(self, conversation: Conversation, sampling: Sampling) -> Completion:
+        done = self._complete(conversation)
+        judges = "Judge what is asked" in conversation.turns[0].text
+        if sampling.stop:
+            assert sampling.stop == ("</think>",) and sampling.max_new_tokens == 40
+            return replace(done, text="Drafts:\n1. A draft?\nVerdict: perhaps", stop=Stop.LENGTH)
+        self.begun.append(conversation.turns[-1].text)
+        return replace(done, text="It is.\nVerdict: valid" if judges else WRITTEN, stop=Stop.END)
+
+
+def test_thinking_that_takes_too_long_is_closed_and_drafts_are_no_candidates(tmp_path: Path) -> None:
+    engine = Thinker()
+    (taken,) = made(engine, [clip("dog")], tmp_path, how=Writing(100, 40))
+    assert taken.reason is None and taken.text.startswith("What is thing")
+    writer, judge = engine.begun
+    drafts = "Drafts:\n1. A draft?\nVerdict: perhaps"
+    assert writer == f"{drafts}\n\nI have thought enough. Now I write the numbered lines.\n</think>\n\n"
+    assert judge.endswith("I have thought enough. Now I give my reasons and the verdict.\n</think>\n\n")
 
 
 def test_candidates_that_leak_are_found_without_a_judge_and_the_next_one_is_looked_at(tmp_path: Path) -> None:
@@ -183,8 +217,8 @@ def test_questions_are_written_with_a_card_and_again_only_what_failed_is_asked(t
     rows = [clip("a"), clip("b"), clip("c", instruction=True)]
     asking = Asking(RunDirectory(tmp_path), batch_size=8)
     broken = Scripted(written=lambda text: None if "|b|" in text else WRITTEN)
-    card = save_questions(write_questions(broken, broken, rows, asking), tmp_path, {"x": 1})
-    assert (card["x"], card["clips"], card["clips_without"], card["questions"], card["failed_requests"]) == (
+    card = save_questions(write_questions(broken, broken, rows, asking, how=UNBOUND), tmp_path, {"x": 1})
+    assert (card["x"], card["clips"], card["clips_without"], card["rows"], card["failed_requests"]) == (
         1,
         3,
         1,
@@ -194,11 +228,33 @@ def test_questions_are_written_with_a_card_and_again_only_what_failed_is_asked(t
     assert [row["reason"] for row in read_json_lines(tmp_path / "rejected.jsonl")] == ["writer failed"]
     sound = Scripted()
     asking = Asking(RunDirectory(tmp_path), batch_size=8)
-    card = save_questions(write_questions(sound, sound, rows, asking), tmp_path)
+    card = save_questions(write_questions(sound, sound, rows, asking, how=UNBOUND), tmp_path)
     assert sound.seen == {"Judge what is asked": 1, "things that somebody": 1}
     found = load_rows(tmp_path / "questions.jsonl", Asked)
     assert [row.clip for row in found] == ["a", "b", "c"] and card["rejected_for"] == {}
     assert found[0].audio == tmp_path / "a.wav" or found[0].audio.name == "a.wav"
+
+
+def test_the_card_counts_hours_prompts_and_tasks() -> None:
+    def row(name: str, question: str, seconds: float = 1800.0, **change: Any) -> Asked:
+        return replace(Asked(name, Path(f"{name[0]}.wav"), "x", seconds, question=question, clip=name[0]), **change)
+
+    tally = Tally()
+    for each in (
+        row("a1", "What is it?", modality="sound"),
+        row("a2", "Describe it.", modality="sound"),
+        row("b1", "What is it?", 3600.0, modality="speech", split="test"),
+        row("c1", "", instruction=True, modality="speech"),
+        row("d1", "Answer it.", instruction=True, modality="speech", corpus="mine"),
+    ):
+        tally.add(each)
+    card = tally.to_json()
+    assert (card["rows"], card["files"], card["hours"], card["unique_prompts"]) == (5, 4, 2.5, 4)
+    assert {name: counts["rows"] for name, counts in card["tasks"].items()} == {
+        "question": 2, "task": 1, "spoken request": 1, "spoken request with an instruction": 1,
+    }  # fmt: skip
+    assert card["modalities"]["sound"] == {"rows": 2, "files": 1, "hours": 0.5, "unique_prompts": 2}
+    assert (card["splits"]["test"]["hours"], card["corpora"]["mine"]["rows"]) == (1.0, 1)
 
 
 # ---- the world

@@ -1,10 +1,12 @@
 import json
+import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import (
@@ -21,12 +23,13 @@ from transformers import (
 )
 
 import earnest
-from earnest.alignment.assembly import Parts
+from earnest.alignment.assembly import Parts, load_parts
 from earnest.alignment.rows import Target, save_rows
 from earnest.completion import Sampling
 from earnest.conversation import Audio, Conversation
-from earnest.errors import EarnestError, RecipeError
+from earnest.errors import EarnestError, ModelError, RecipeError
 from earnest.files import to_toml
+from earnest.fused import FusedModel
 from earnest.training import recipes
 from tiny import tiny_tokenizer, tone
 
@@ -149,6 +152,44 @@ def test_the_papers_recipe_on_tiny_parts(folders: dict[str, Path], targets: Path
     assert lines[-1].startswith("alignment-ensemble: complete")
 
 
+def test_what_was_killed_behind_a_training_does_not_train_again(
+    folders: dict[str, Path], targets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from earnest.alignment import stages
+
+    path = small_recipe(tmp_path / "tiny.toml", folders, targets)
+    measure = stages.held_out_loss
+    done: list[str] = []
+
+    class Killed(Exception): ...
+
+    def killed(*given: Any, **more: Any) -> Any:
+        done.append("measured")
+        if len(done) in (1, 6):
+            raise Killed
+        return measure(*given, **more)
+
+    train = stages.train_pass
+    trained: list[str] = []
+
+    def noted(*given: Any, **more: Any) -> Any:
+        trained.append(str(given[4].relative_to(tmp_path / "out")))
+        return train(*given, **more)
+
+    monkeypatch.setattr(stages, "held_out_loss", killed)
+    monkeypatch.setattr(stages, "train_pass", noted)
+    for _ in range(2):
+        with pytest.raises(Killed):
+            recipes.run(path, log=lambda _: None)
+    recipes.run(path, log=lambda _: None)
+    assert trained == [
+        "alignment-single/whisper", "alignment-single/bert", "alignment-single/music", "alignment-single/events",
+        "alignment-ca/model", "alignment-perceiver/model",
+    ]  # fmt: skip
+    for name in (*trained[:4], "alignment-ca/model"):
+        assert "validation_loss" in json.loads((tmp_path / "out" / name / "card.json").read_text())
+
+
 def test_two_processes_train_as_one(folders: dict[str, Path], targets: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
@@ -175,6 +216,31 @@ def test_fusion_begins_from_the_trained_adapters(folders: dict[str, Path], targe
         own = {key: value for key, value in single.items() if key.startswith(("adapters.", "mixes."))}
         assert own
         assert all(torch.equal(fused[key], value) for key, value in own.items())
+
+
+def test_encoders_hear_by_the_settings_of_their_folders(folders: dict[str, Path], tmp_path: Path) -> None:
+    from transformers import ASTFeatureExtractor
+
+    shutil.copytree(folders["events"], tmp_path / "events")
+    file = tmp_path / "events" / "preprocessor_config.json"
+    small = {"adapter_width": 8, "adapter_inner": 8, "dtype": "float32"}
+    heard: list[torch.Tensor] = []
+    clip = np.array(tone(400.0, 1.0).resampled(16_000).samples)
+    for given in ({}, {"mean": -3.0, "std": 2.0, "do_normalize": True}):
+        if given:
+            ASTFeatureExtractor(num_mel_bins=36, max_length=116, **given).save_pretrained(tmp_path / "events")
+        parts = Parts(llm=str(folders["llm"]), encoders=f"events={tmp_path / 'events'}", **small)
+        model, _ = load_parts(parts).fused(parts, ["events"], "single", 0)
+        assert model.config.encoder_spec("events").feature == (given or None)
+        model.save_pretrained(tmp_path / "model")
+        again = FusedModel.from_pretrained(tmp_path / "model")
+        heard.append(again.features([clip])[0][0])
+    assert not torch.equal(heard[0], heard[1])
+    usual = ASTFeatureExtractor()
+    torch.testing.assert_close(heard[0] * 2 * usual.std + usual.mean, heard[1] * 2 * 2.0 - 3.0)
+    file.write_text(json.dumps({"sampling_rate": 48_000}))
+    with pytest.raises(ModelError, match="hears at 48000 Hz"):
+        load_parts(parts)
 
 
 def test_parameters_at_paper_size() -> None:

@@ -199,6 +199,9 @@ def manifest(path: Path, *rows: dict[str, object]) -> Path:
     return text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
+TWO = {"audio": "a.wav", "transcript": "Hello. Hello you."}
+
+
 def test_manifest_takes_speech_captions_tags_and_segments(tmp_path: Path) -> None:
     segments = [
         {"start": 0, "end": 0.4, "transcript": "hi", "gender": "Male"},
@@ -228,6 +231,8 @@ def test_manifest_takes_speech_captions_tags_and_segments(tmp_path: Path) -> Non
     assert [one.recording for one in found[:3]] == ["mine/a.wav", "mine/b.wav", "mine/r"]
     assert [one.speakers for one in found[2:5]] == [(), ("mine/1", "mine/2"), ()]
     assert [one.split for one in found[2:4]] == ["test", None]
+    two = read_layout("manifest", manifest(tmp_path / "two.jsonl", {**TWO, "speaker": "Anna; Ben"}))[0]
+    assert two.speakers == ("two/Anna", "two/Ben")
     assert (found[4].instruction, found[4].corpus, found[5].content) == (True, "asked", "")
 
 

@@ -55,3 +55,17 @@ def test_only_ears_of_one_llm(pocket: FusedModel, tokenizer: Any) -> None:
     )  # fmt: skip
     with pytest.raises(ModelError, match="different encoders called 'speech'"):
         ensemble(pocket, processor, changed, own)
+
+
+def test_the_leading_ear_and_the_marks_must_stay(pocket: FusedModel, tokenizer: Any) -> None:
+    first = FusedProcessor.from_config(pocket.config, tokenizer, time_marker_s=1)
+    with pytest.raises(ModelError, match="mark audio or time differently"):
+        ensemble(pocket, first, other_ears(pocket), FusedProcessor.from_config(other_ears(pocket).config, tokenizer))
+    spec = pocket.config.pass_specs["first"].to_dict()
+    ears = dict(reversed(pocket.encoders.items()))
+    layers = {one.name: one.layers for one in pocket.config.encoder_specs}
+    passes = {"first": PassConfig.from_dict({**spec, "adapters": dict(reversed(spec["adapters"].items()))})}
+    turned = FusedModel.from_parts(pocket.language_model, ears, passes, audio_token_id=3, layers=layers)
+    second = FusedProcessor.from_config(turned.config, tokenizer, time_marker_s=1)
+    with pytest.raises(ModelError, match="hears through speech, events, here they stand as events, speech"):
+        ensemble(pocket, first, turned, second)

@@ -120,3 +120,24 @@ def test_questions_of_a_manifest_need_their_modality(tmp_path: Path) -> None:
     given = {"train": f'"{manifest}"', "validation": f'"{manifest}"'}
     with pytest.raises(RecipeError, match="have no modality"):
         run(recipe_of(tmp_path, tiny_fused(tmp_path / "model"), **given), log=lambda _: None)
+
+
+def test_copies_in_noise_are_of_the_modality_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tone(300, 0.5).save(tmp_path / "a.wav")
+    manifest = tmp_path / "m.csv"
+    rows = [f"a.wav,what is heard?,dog;cat,dog,{modality}" for modality in ("sound", "music", "music")]
+    manifest.write_text("\n".join(["audio,question,choices,answer,modality", *rows, ""]))
+    given = {"train": f'"{manifest}"', "validation": f'"{manifest}"', "noisy_share": "1.0"}
+    model = tiny_fused(tmp_path / "model")
+
+    class Asked(Exception):
+        pass
+
+    def asked(_: object, examples: list[Example], *__: object, **___: object) -> None:
+        raise Asked(" ".join(example.id for example in examples))
+
+    monkeypatch.setattr("earnest.reliability.stages.draw", asked)
+    with pytest.raises(Asked, match=r"^line-2 line-3 line-4 line-3-noisy line-4-noisy$"):
+        run(recipe_of(tmp_path, model, **given, noisy_modality='"music"'), log=lambda _: None)
+    with pytest.raises(RecipeError, match="noisy_modality is 'speech': no question of train is about it"):
+        run(recipe_of(tmp_path, model, **given, noisy_modality='"speech"'), log=lambda _: None)

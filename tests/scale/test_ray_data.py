@@ -13,7 +13,7 @@ from earnest.completion import Sampling
 from earnest.conversation import Conversation
 from earnest.errors import ModelError
 from earnest.run import RunDirectory
-from earnest.scale.ray_data import RayEngine
+from earnest.scale.ray_data import RayEngine, decoded_by_ray
 
 ASKED = [
     Conversation().user(f"<start_audio>[00:0{k}-00:0{k + 2}] |{name}| (duration: 9s)<end_audio>\n\nwhat do you hear?")
@@ -50,11 +50,33 @@ def test_two_actors_reply_as_one_engine_does_and_a_run_takes_them_for_one(tmp_pa
         RayEngine("pocket", alone.key, actors=3).generate(ASKED, sampling)
 
 
+@pytest.mark.usefixtures("cluster")
+def test_a_corpus_that_ray_decodes_is_the_one_that_threads_decode(tmp_path: Path) -> None:
+    from tests.tiny import tone
+
+    from earnest.alignment.corpus import Source, build
+
+    rows = ["audio,transcript"]
+    for number in range(7):
+        tone(300.0, 0.5 + 0.1 * number).save(tmp_path / f"{number}.wav")
+        rows.append(f"{number}.wav,words of {number}")
+    (tmp_path / "broken.wav").write_bytes(b"RIFF")
+    data = tmp_path / "data.csv"
+    data.write_text("\n".join([*rows, "broken.wav,none", "missing.wav,none", ""]))
+    cards = [build([Source("manifest", data)], tmp_path / name, ray=name == "ray") for name in ("ray", "threads")]
+    assert cards[0] == cards[1] and cards[0]["rows"] == 7
+    for file in ("surrogates.jsonl", "rejected.jsonl"):
+        own, other = ((tmp_path / name / file).read_bytes() for name in ("ray", "threads"))
+        assert own == other
+
+
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setitem(sys.modules, "ray.data", None)
     with pytest.raises(ModelError, match=r"earnest\[scale\]"):
         RayEngine("pocket", "key")
+    with pytest.raises(ModelError, match=r"earnest\[scale\]"):
+        decoded_by_ray([], 1)
 
 
 def test_less_than_one_actor_is_refused() -> None:

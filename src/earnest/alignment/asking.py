@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from earnest.completion import Completion, Sampling
+from earnest.completion import Completion, Sampling, Stop
 from earnest.conversation import Conversation
 from earnest.run import Generator, RunDirectory
 
@@ -14,6 +14,9 @@ T = TypeVar("T")
 
 SLICE_ROWS = 1024
 """Rows whose conversations are in memory at once."""
+THINKING_TOKENS = 1536
+"""That a model may think before it is made to write."""
+THOUGHT = "</think>"
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,43 @@ class Asking:
         return self.run.run_batched(
             TextOnly(engine), conversations, sampling, self.batch_size, retry_failed=self.retry_failed
         )
+
+
+def thought_out(
+    asking: Asking,
+    engine: Generator,
+    asked: Sequence[Conversation],
+    room: int,
+    *,
+    thinking_tokens: int,
+    closing: str,
+    writes: Callable[[str], bool],
+) -> list[Completion]:
+    """All that a model says, its thinking included, which is bounded and closed by force where it takes too long.
+
+    Args:
+        asking: the run.
+        engine: who is asked; with a bound it must go on with a reply (`Capabilities.continues_assistant`).
+        asked: requests.
+        room: most tokens behind the thinking, or in all where there is no bound.
+        thinking_tokens: the bound; 0 for none.
+        closing: said at the end of a thought that was cut.
+        writes: whether a reply that was cut at the bound does not think, but is writing already.
+    """
+    if not thinking_tokens:
+        return asking(engine, asked, Sampling(room))
+    said = asking(engine, asked, Sampling(thinking_tokens, stop=(THOUGHT,)))
+    begun = {
+        k: done.text
+        if done.stop is Stop.STOP_STRING or writes(done.text)
+        else f"{done.text.rstrip()}\n\n{closing}\n{THOUGHT}\n\n"
+        for k, done in enumerate(said)
+        if done.stop in (Stop.LENGTH, Stop.STOP_STRING)
+    }
+    rest = asking(engine, [asked[k].assistant(text) for k, text in begun.items()], Sampling(room))
+    for (k, text), more in zip(begun.items(), rest, strict=True):
+        said[k] = replace(more, text=text + more.text)
+    return said
 
 
 def slices(rows: Sequence[T], size: int = SLICE_ROWS) -> Iterator[Sequence[T]]:

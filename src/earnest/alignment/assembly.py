@@ -16,6 +16,7 @@ import torch
 from earnest.errors import EarnestError, ModelError
 from earnest.fused import AdapterConfig, FusedModel, FusedProcessor, FusionConfig, PassConfig
 from earnest.fused.configuration import GEOMETRIES, SAMPLE_RATE_HZ
+from earnest.fused.encoders import feature_settings
 
 PLACEHOLDER = "<|earnest_audio|>"
 SINGLE, CA, PERCEIVER, CONCAT = "single", "ca", "perceiver", "concat"
@@ -138,6 +139,7 @@ class Loaded:
     llm: Any
     tokenizer: Any
     encoders: dict[str, Any]
+    features: dict[str, dict[str, Any]]
 
     def fused(self, parts: Parts, names: Sequence[str], kind: str, seed: int) -> tuple[FusedModel, FusedProcessor]:
         """A model with a fresh pass over some of the encoders.
@@ -159,6 +161,7 @@ class Loaded:
             {"first": parts.audio_pass(widths, llm_width, kind)},
             audio_token_id=self.tokenizer.convert_tokens_to_ids(PLACEHOLDER),
             layers={name: layers for name, layers in parts.layers_by_name.items() if name in names},
+            features=self.features,
         )
         model.passes.to(device=parts.place, dtype=torch.float32)
         processor = FusedProcessor.from_config(
@@ -171,7 +174,7 @@ def load_parts(parts: Parts) -> Loaded:
     """Loads LLM, tokenizer and encoders by transformers' Auto classes.
 
     Raises:
-        ModelError: an LLM without a chat template, or an encoder of an unknown architecture.
+        ModelError: an LLM without a chat template, or an encoder of an unknown architecture or rate.
     """
     from tokenizers import AddedToken
     from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
@@ -182,6 +185,7 @@ def load_parts(parts: Parts) -> Loaded:
     tokenizer.add_tokens([AddedToken(PLACEHOLDER, special=True, normalized=False)])
     llm: Any = AutoModelForCausalLM.from_pretrained(parts.llm, dtype=parts.dtype)
     encoders: dict[str, Any] = {}
+    features: dict[str, dict[str, Any]] = {}
     for name, source in parts.sources.items():
         module: Any = AutoModel.from_pretrained(source, dtype=parts.dtype)
         # Of a model that hears and writes, the half that hears.
@@ -192,7 +196,8 @@ def load_parts(parts: Parts) -> Loaded:
                 f"{', '.join(GEOMETRIES)}"
             )
         encoders[name] = module.to(parts.place).eval()
-    return Loaded(llm.to(parts.place).eval(), tokenizer, encoders)
+        features[name] = feature_settings(source, module.config.model_type)
+    return Loaded(llm.to(parts.place).eval(), tokenizer, encoders, features)
 
 
 def _pairs(what: str, text: str) -> dict[str, str]:

@@ -79,6 +79,7 @@ def build(
     seed: int = 0,
     max_duration_s: float = MAX_DURATION_S,
     workers: int = 2,
+    ray: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Writes rows, rejections and the card; the same sources give the same bytes.
@@ -89,7 +90,8 @@ def build(
         shares: of the components that are held out, where no split is decided.
         seed: of that draw.
         max_duration_s: clips must be shorter.
-        workers: threads that decode.
+        workers: threads that decode, or tasks at once under Ray.
+        ray: whether Ray Data decodes, on this machine or on the cluster that RAY_ADDRESS names.
         progress: called with (files decoded, files in all).
 
     Returns:
@@ -104,7 +106,7 @@ def build(
     _check(sources, max_duration_s, workers)
     clips = [clip for source in sources for clip in source.recordings()]
     _refuse_doubled(clips)
-    lengths = _lengths(clips, workers, progress)
+    lengths = _lengths(clips, workers, progress, ray=ray)
     judged = [(clip, lengths[clip.audio], _judge(clip, lengths[clip.audio], max_duration_s)) for clip in clips]
     rejected = [Rejected(clip, why) for clip, _, why in judged if why]
     kept = [(clip, seconds) for clip, seconds, why in judged if not why and isinstance(seconds, float)]
@@ -156,15 +158,23 @@ def _refuse_doubled(clips: Sequence[Recording]) -> None:
 
 
 def _lengths(
-    clips: Sequence[Recording], workers: int, progress: Callable[[int, int], None] | None
+    clips: Sequence[Recording], workers: int, progress: Callable[[int, int], None] | None, *, ray: bool
 ) -> dict[Path, float | CellFault]:
     """Seconds of each file, or what is wrong with it. Threads do: decoding lets go of the interpreter's lock."""
     paths = list(dict.fromkeys(clip.audio for clip in clips))
     found: dict[Path, float | CellFault] = {}
     with ThreadPoolExecutor(workers) as pool:
+
+        def decoded(batch: Sequence[Path]) -> Iterable[float | CellFault]:
+            if not ray:
+                return pool.map(decoded_seconds, batch)
+            from earnest.scale.ray_data import decoded_by_ray
+
+            return decoded_by_ray(batch, workers)
+
         for start in range(0, len(paths), _BATCH):
             batch = paths[start : start + _BATCH]
-            for path, length in zip(batch, pool.map(decoded_seconds, batch), strict=True):
+            for path, length in zip(batch, decoded(batch), strict=True):
                 found[path] = length
                 if progress:
                     progress(len(found), len(paths))

@@ -18,11 +18,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from earnest.alignment.asking import SLICE_ROWS, Asking, slices
+from earnest.alignment.asking import SLICE_ROWS, THINKING_TOKENS, Asking, slices, thought_out
+from earnest.alignment.cards import Tally
 from earnest.alignment.leaks import leak
 from earnest.alignment.rows import Asked, Surrogate, as_json, as_kind
 from earnest.alignment.writing import CARD, REJECTED, reason_rates
-from earnest.completion import Completion, Sampling, Stop
+from earnest.completion import Completion, Stop
 from earnest.conversation import Conversation
 from earnest.files import growing_json_lines, write_json
 from earnest.grading import parse_reply
@@ -31,7 +32,7 @@ from earnest.prompts import Prompt, filled
 from earnest.run import Generator
 from earnest.statistics import rate
 
-WRITER, JUDGE = "questions-1", "question-judge-1"
+WRITER, JUDGE = "questions-2", "question-judge-2"
 """Names of the words."""
 QUESTIONS = "questions.jsonl"
 CANDIDATES = 20
@@ -92,13 +93,40 @@ class _Clip:
         return sum(each.reason is None for each in self.seen)
 
 
+@dataclass(frozen=True)
+class Writing:
+    """How long writer and judge may take.
+
+    Attributes:
+        max_new_tokens: longest reply of either.
+        thinking_tokens: that either may think before that, until it is made to write; 0 for no bound, which alone
+            works with engines that do not go on with a reply: then a reply's thinking is part of it.
+    """
+
+    max_new_tokens: int = 2048
+    thinking_tokens: int = THINKING_TOKENS
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Capabilities that both must have."""
+        return ("continues_assistant",) if self.thinking_tokens else ()
+
+
 def candidates(
-    writer: Generator, rows: Sequence[Surrogate], asking: Asking, *, count: int, max_new_tokens: int
+    writer: Generator, rows: Sequence[Surrogate], asking: Asking, *, count: int, how: Writing
 ) -> list[Completion]:
     """What the writer says about each clip that is no request."""
-    text = Prompt.load("alignment", WRITER).texts["write"]
-    asked = [filled(text, surrogate=row.surrogate, count=str(count)) for row in rows if not row.instruction]
-    return asking(writer, [Conversation().user(each) for each in asked], Sampling(max_new_tokens))
+    words = Prompt.load("alignment", WRITER).texts
+    asked = [filled(words["write"], surrogate=row.surrogate, count=str(count)) for row in rows if not row.instruction]
+    return thought_out(
+        asking,
+        writer,
+        [Conversation().user(each) for each in asked],
+        how.max_new_tokens,
+        thinking_tokens=how.thinking_tokens,
+        closing=words["closing"],
+        writes=lambda text: _NUMBERED.match(text) is not None,
+    )
 
 
 def write_questions(
@@ -110,7 +138,7 @@ def write_questions(
     count: int = CANDIDATES,
     per_clip: int = 1,
     seed: int = 0,
-    max_new_tokens: int = 2048,
+    how: Writing | None = None,
     slice_rows: int = SLICE_ROWS,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[list[Candidate]]:
@@ -124,20 +152,20 @@ def write_questions(
         count: candidates for each clip.
         per_clip: questions that are wanted of each; fewer where fewer are sound.
         seed: of the draws, together with the clip's id: other clips change nothing.
-        max_new_tokens: longest reply of either, its own thinking included.
+        how: how long writer and judge may take.
         slice_rows: clips of a slice.
         progress: called with (clips that are done, clips in all).
     """
-    how = {"count": count, "max_new_tokens": max_new_tokens}
+    how = how or Writing()
     done = 0
     for part in slices(rows, slice_rows):
-        written = iter(candidates(writer, part, asking, **how))
+        written = iter(candidates(writer, part, asking, count=count, how=how))
         clips = [
             _instructed(row, per_clip, seed) if row.instruction else _opened(row, next(written), count, seed)
             for row in part
         ]
         while wanting := [clip for clip in clips if clip.waiting and clip.taken < per_clip]:
-            _look(judge, wanting, asking, max_new_tokens)
+            _look(judge, wanting, asking, how)
         yield [each for clip in clips for each in clip.seen]
         done += len(part)
         if progress:
@@ -161,7 +189,7 @@ def save_questions(
     reasons: list[str] = []
     clips: list[str] = []
     asked: dict[str, bool] = {}
-    unique: set[str] = set()
+    tally = Tally()
     with growing_json_lines(out / QUESTIONS) as keep, growing_json_lines(out / REJECTED) as reject:
         for each in (each for part in parts for each in part):
             reasons.append(each.reason.value if each.reason else "")
@@ -169,7 +197,7 @@ def save_questions(
             asked[each.clip.id] = asked.get(each.clip.id, False) or each.reason is None
             if each.reason is None:
                 keep(as_json(each.row, folder))
-                unique.add(each.text)
+                tally.add(each.row)
             else:
                 row = {"clip": each.clip.id, "number": each.number, "question": each.text}
                 reject({**row, "reason": each.reason.value, "detail": each.detail})
@@ -177,8 +205,7 @@ def save_questions(
         **(made_of or {}),
         "clips": len(asked),
         "clips_without": len(asked) - sum(asked.values()),
-        "questions": reasons.count(""),
-        "unique_questions": len(unique),
+        **tally.to_json(),
         "candidates_seen": len(reasons),
         "rates": {
             "clips_asked": rate(list(asked.values()), list(asked)).to_json(),
@@ -231,9 +258,9 @@ def _read(said: Completion) -> list[str]:
     return list({plainly(text): text for text in reversed(found)}.values())[::-1]
 
 
-def _look(judge: Generator, clips: Sequence[_Clip], asking: Asking, max_new_tokens: int) -> None:
+def _look(judge: Generator, clips: Sequence[_Clip], asking: Asking, how: Writing) -> None:
     """Looks at the next candidate of each clip."""
-    text = Prompt.load("alignment", JUDGE).texts["judge"]
+    words = Prompt.load("alignment", JUDGE).texts
     asked: list[tuple[_Clip, Candidate]] = []
     for clip in clips:
         number, question = clip.waiting.pop(0)
@@ -242,9 +269,19 @@ def _look(judge: Generator, clips: Sequence[_Clip], asking: Asking, max_new_toke
         else:
             asked.append((clip, Candidate(clip.row, number, question)))
     given = [
-        Conversation().user(filled(text, surrogate=clip.row.surrogate, question=each.text)) for clip, each in asked
+        Conversation().user(filled(words["judge"], surrogate=clip.row.surrogate, question=each.text))
+        for clip, each in asked
     ]
-    for (clip, each), said in zip(asked, asking(judge, given, Sampling(max_new_tokens)), strict=True):
+    judged = thought_out(
+        asking,
+        judge,
+        given,
+        how.max_new_tokens,
+        thinking_tokens=how.thinking_tokens,
+        closing=words["closing"],
+        writes=lambda _: False,
+    )
+    for (clip, each), said in zip(asked, judged, strict=True):
         clip.seen.append(Candidate(each.clip, each.number, each.text, *_verdict(said)))
 
 

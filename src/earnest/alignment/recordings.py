@@ -113,8 +113,8 @@ class Recording:
     @property
     def speakers(self) -> tuple[str, ...]:
         """Who speaks, in order of appearance."""
-        heard = [*self.speaker.split(SEVERAL), *(passage.speaker for passage in self.in_order())]
-        return tuple(dict.fromkeys(name for name in heard if name))
+        heard = [self.speaker, *(passage.speaker for passage in self.in_order())]
+        return tuple(dict.fromkeys(name for names in heard for name in names.split(SEVERAL) if name))
 
     def in_order(self) -> list[Passage]:
         """The passages by their start."""

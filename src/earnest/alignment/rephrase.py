@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from earnest.alignment.asking import SLICE_ROWS, Asking, slices
+from earnest.alignment.asking import SLICE_ROWS, THINKING_TOKENS, Asking, slices, thought_out
 from earnest.alignment.edits import FAILED, KEPT_RAW, Reason, read_edit, renamed
 from earnest.alignment.leaks import leak
 from earnest.alignment.rows import Asked, Target, as_kind
@@ -22,7 +22,6 @@ from earnest.run import Generator
 
 WORDS: dict[str, str] = {"general": "rephrase-1", "pocket": "rephrase-pocket-1"}
 """For models that follow instructions, and in the closed language of pocket."""
-_THOUGHT = "</think>"
 Progress = Callable[[int, int], None]
 
 
@@ -49,7 +48,7 @@ class Settings:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
-    thinking_tokens: int = 1536
+    thinking_tokens: int = THINKING_TOKENS
     only_leaking: bool = False
     keep_raw: bool = False
     keep_cut: bool = True
@@ -159,28 +158,16 @@ def _edits(rephraser: Generator, replies: list[str], asking: Asking, settings: S
     asked = [
         Conversation().user(filled(words.texts["rephrase"], reply=renamed(reply, spaced=spaced))) for reply in replies
     ]
-    # Twice what R0 could have: what is too long is seen to be, not taken for one without an end.
-    room = 2 * settings.max_new_tokens
-    if not settings.thinking_tokens:
-        return asking(rephraser, asked, Sampling(room))
-    said = asking(rephraser, asked, Sampling(settings.thinking_tokens, stop=(_THOUGHT,)))
-    begun = {
-        k: _closed(done, words.texts["closing"])
-        for k, done in enumerate(said)
-        if done.stop in (Stop.LENGTH, Stop.STOP_STRING)
-    }
-    rest = asking(rephraser, [asked[k].assistant(text) for k, text in begun.items()], Sampling(room))
-    for (k, text), more in zip(begun.items(), rest, strict=True):
-        said[k] = replace(more, text=text + more.text)
-    return said
-
-
-def _closed(done: Completion, closing: str) -> str:
-    """What the rephraser has said so far, its thinking ended."""
-    # One that does not think may still be writing.
-    if done.stop is Stop.STOP_STRING or done.text.lstrip().startswith("<answer>"):
-        return done.text
-    return f"{done.text.rstrip()}\n\n{closing}\n{_THOUGHT}\n\n"
+    return thought_out(
+        asking,
+        rephraser,
+        asked,
+        # Twice what R0 could have: what is too long is seen to be, not taken for one without an end.
+        2 * settings.max_new_tokens,
+        thinking_tokens=settings.thinking_tokens,
+        closing=words.texts["closing"],
+        writes=lambda text: text.lstrip().startswith("<answer>"),
+    )
 
 
 def _target(row: Asked, raw: Completion, edit: Completion | None, settings: Settings) -> Rephrased:

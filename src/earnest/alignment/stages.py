@@ -123,61 +123,76 @@ def _train(
     whole: bool,
     frozen: Sequence[str] = (),
 ) -> None:
-    """Trains one pass, and writes its folder and what it reaches on the validation split."""
+    """Trains one pass, and writes its folder and what it reaches on the validation split.
+
+    One that was interrupted between the two has only the second to do.
+    """
     parts = _parts(context)
     model, processor = loaded.fused(parts, names, kind, settings.seed)
-    if kind != SINGLE:
+    if _is_trained(folder):
+        _pass_of(model).load_state_dict(_weights(folder))
+    elif kind != SINGLE:
         _begin(model, {name: context.root / "alignment-single" / name for name in names})
 
     def save(trained: FusedModel, out: Path) -> None:
         from safetensors.torch import save_file
 
         out.mkdir(parents=True, exist_ok=True)
-        save_file({name: one.contiguous().cpu() for name, one in _state(trained).items()}, out / PASS_FILE)
+        state: dict[str, Tensor] = _pass_of(trained).state_dict()
+        save_file({name: one.contiguous().cpu() for name, one in state.items()}, out / PASS_FILE)
         if whole:
             trained.passes.to(getattr(torch, parts.dtype))
             trained.save_pretrained(out)
             trained.passes.to(torch.float32)
 
-    train_pass(
-        model,
-        processor,
-        _rows(context, "train"),
-        settings,
-        folder,
-        _cache(context),
-        frozen=frozen,
-        save=save,
-        log=context.log,
-    )
+    if not _is_trained(folder):
+        train_pass(
+            model,
+            processor,
+            _rows(context, "train"),
+            settings,
+            folder,
+            _cache(context),
+            frozen=frozen,
+            save=save,
+            log=context.log,
+        )
     held_out = [row for row in _rows(context, "validation") if row.target is not None]
-    if held_out and is_main():
+    if not is_main():
+        return
+    card: dict[str, Any] = {}
+    if held_out:
         size = max(1, settings.batch_size // settings.accumulate)
         loss = held_out_loss(model, processor, held_out, _cache(context), batch_size=size)
-        write_json(folder / CARD, {"validation_loss": loss.to_json()})
+        card = {"validation_loss": loss.to_json()}
         context.log(f"{folder.name}: loss on the validation split {loss} clips")
+    write_json(folder / CARD, card)
 
 
-def _state(model: FusedModel) -> dict[str, Tensor]:
-    found: Any = model.passes[PASS]
-    return found.state_dict()
+def _is_trained(folder: Path) -> bool:
+    return (folder / PASS_FILE).is_file() and not (folder / "checkpoint.pt").exists()
+
+
+def _pass_of(model: FusedModel) -> Any:
+    return model.passes[PASS]
+
+
+def _weights(folder: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / PASS_FILE)
 
 
 def _begin(model: FusedModel, folders: dict[str, Path]) -> None:
     """Adapters and layer mixes from the trainings of each encoder by itself, the boundary from the leading one's."""
-    from safetensors.torch import load_file
-
-    found: Any = model.passes[PASS]
-    for number, (name, folder) in enumerate(folders.items()):
-        weights = load_file(folder / PASS_FILE)
-        for module in (found.adapters[name], found.mixes[name]):
-            title = "adapters" if module is found.adapters[name] else "mixes"
-            prefix = f"{title}.{name}."
-            own = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
-            module.load_state_dict(own)
-        if number == 0:
-            with torch.no_grad():
-                found.boundary.copy_(weights["boundary"])
+    taken: dict[str, Tensor] = {}
+    for name, folder in folders.items():
+        weights = _weights(folder)
+        taken |= {key: own for key, own in weights.items() if key.startswith((f"adapters.{name}.", f"mixes.{name}."))}
+        taken.setdefault("boundary", weights["boundary"])
+    missing, unexpected = _pass_of(model).load_state_dict(taken, strict=False)
+    begun = [key for key in missing if key.startswith(("adapters.", "mixes.", "boundary"))]
+    assert not begun and not unexpected, f"single trainings and fusion do not fit: {[*begun, *unexpected]}"
 
 
 def _single(settings: SingleSettings, context: Context) -> None:
@@ -185,7 +200,7 @@ def _single(settings: SingleSettings, context: Context) -> None:
     loaded = load_parts(parts)
     for name in parts.sources:
         folder = context.folder / name
-        if (folder / PASS_FILE).is_file() and not (folder / "checkpoint.pt").exists():
+        if _is_trained(folder) and (folder / CARD).is_file():
             context.log(f"{name}: complete")
             continue
         _train(context, settings, loaded, [name], SINGLE, folder, whole=settings.whole)

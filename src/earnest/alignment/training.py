@@ -29,14 +29,16 @@ from earnest.errors import EarnestError, needs_extra
 from earnest.finding import Metric
 from earnest.fused.modeling import FusedModel
 from earnest.fused.processing import FusedProcessor
-from earnest.pocket.schedule import one_cycle
 from earnest.statistics import bootstrap
 from earnest.training.checkpoint import Checkpointer
 from earnest.training.optimisers import Optimisers
+from earnest.training.schedule import one_cycle
 
 PASS = "first"
 LOGGED = 25
 """Steps between two lines of the log."""
+MACHINE = ("threads", "every", "accumulate", "recompute")
+"""Numbers that change how fast a training is and what it holds in memory, not what it makes but for rounding."""
 
 
 @dataclass(frozen=True)
@@ -193,14 +195,18 @@ def train_pass(
     if settings.recompute:
         model.language_model.activation_checkpointing_enable()
         model.language_model.train()
-    made_of = content_key([asdict(settings), list(frozen), state_key(model), lessons.key])
+    numbers = {name: own for name, own in asdict(settings).items() if name not in MACHINE}
+    made_of = content_key([numbers, list(frozen), state_key(model), lessons.key])
     checkpoint = Checkpointer(out / "checkpoint.pt", settings.every)
     first = 0
-    if (state := checkpoint.load()) and state["made_of"] == made_of:
-        first = state["step"]
-        audio_pass.load_state_dict(state["pass"])
-        optimisers.load_state_dict(state["optimisers"])
-        log(f"goes on behind step {first}")
+    if state := checkpoint.load():
+        if state["made_of"] == made_of:
+            first = state["step"]
+            audio_pass.load_state_dict(state["pass"])
+            optimisers.load_state_dict(state["optimisers"])
+            log(f"goes on behind step {first}")
+        else:
+            log(f"{checkpoint.path} is of other numbers, targets or weights: begins anew")
     losses: list[float] = []
     learnt = 0
     began = time.perf_counter()
@@ -289,7 +295,8 @@ def _gradients(
     """Adds up the gradients of a step's packs; the loss summed over all tokens of all processes, and their number."""
     model: FusedModel = family.model
     own = places[accelerator.process_index :: accelerator.num_processes]
-    size = -(-len(own) // settings.accumulate)
+    # Of a small step some processes have nothing.
+    size = max(1, -(-len(own) // settings.accumulate))
     totals = torch.zeros(2, device=model.device)
     for start in range(0, len(own), size):
         packs = [lessons.packs[place] for place in own[start : start + size]]

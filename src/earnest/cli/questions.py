@@ -31,6 +31,9 @@ def questions(
     limit: Annotated[int | None, typer.Option("--limit", "-n", "--n", min=1, help="Only so many clips.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Requests at once; also what a kill can cost.")] = 64,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest reply of either model, in tokens.")] = 2048,
+    thinking_tokens: Annotated[
+        int, typer.Option(min=0, help="That either may think before; 0 for no bound, for servers that cannot go on.")
+    ] = 1536,
     ray: Ray = False,
     actors: Actors = None,
     actor_gpus: ActorGpus = None,
@@ -55,32 +58,35 @@ def questions(
 
     from earnest.alignment.asking import SLICE_ROWS, Asking, slices
     from earnest.alignment.leaks import list_key
+    from earnest.alignment.questions import Writing, prompt_ids, save_questions, write_questions
     from earnest.alignment.questions import candidates as write_candidates
-    from earnest.alignment.questions import prompt_ids, save_questions, write_questions
     from earnest.errors import EarnestError
     from earnest.finding import Metric
     from earnest.run import RunDirectory
 
     judge = judge or writer
+    writing = Writing(max_new_tokens, thinking_tokens)
     settings: dict[str, Any] = {
         "batch_size": batch_size, "device": device, "dtype": dtype, "threads": threads, "base_url": base_url,
         "max_connections": max_connections,
     }  # fmt: skip
     models = Models([writer, judge], settings, ray=ray, actors=actors, actor_gpus=actor_gpus)
+    for name in dict.fromkeys((writer, judge)):
+        models.require(name, "bounding the thinking of writer and judge", "give --thinking-tokens 0", *writing.needs)
     made_of |= {
         "writer": writer, "writer_key": models.keys[writer], "judge": judge, "judge_key": models.keys[judge],
         "per_clip": per_clip or 1, "candidates": candidates, "max_new_tokens": max_new_tokens,
+        "thinking_tokens": thinking_tokens,
         "prompts": prompt_ids(), "leaks": list_key(),
     }  # fmt: skip
     run = RunDirectory(out)
     run.settle(made_of)
-    how = {"count": candidates, "max_new_tokens": max_new_tokens}
     size = max(SLICE_ROWS, models.call_size)
     asking = Asking(run, models.call_size)
     if judge != writer:
         # One after the other: both need not fit into the memory.
         for part in slices(rows, size):
-            write_candidates(models[writer], part, asking, **how)
+            write_candidates(models[writer], part, asking, count=candidates, how=writing)
         models.local[writer].release()
         asking = Asking(run, models.call_size, retry_failed=False)
     with progress("asking") as report:
@@ -89,7 +95,8 @@ def questions(
             models[judge],
             rows,
             asking,
-            **how,
+            count=candidates,
+            how=writing,
             per_clip=per_clip or 1,
             seed=seed,
             slice_rows=size,
@@ -98,15 +105,16 @@ def questions(
         card = save_questions(parts, out, made_of)
     console.print(f"requests: {run.computed} computed, {run.reused} reused", markup=False)
     console.print(
-        f"{card['clips']} clips: {card['questions']} questions, {card['unique_questions']} of them different; "
+        f"{card['clips']} clips: {card['rows']} questions, {card['unique_prompts']} of them different; "
         f"{card['clips_without']} clips without one",
         markup=False,
     )
+    _show_mix(card)
     for reason, row in card["rejected_for"].items():
         console.print(f"  rejected: {reason}: {row['count']}, {Metric.from_json(row['rate'])}", markup=False)
     if card["failed_requests"]:
         console.print(f"{card['failed_requests']} requests failed; repeat the command to ask again", markup=False)
-    if not card["questions"]:
+    if not card["rows"]:
         most = next(iter(card["rejected_for"]))
         raise EarnestError(
             f"none of {len(rows)} clips has a question, most often for: {most}; see {out / 'rejected.jsonl'}"
@@ -115,16 +123,26 @@ def questions(
 
 
 def _of_world(out: Path, rows: list[Any], per_clip: int, seed: int, made_of: dict[str, Any]) -> None:
+    from earnest.alignment.cards import Tally
     from earnest.alignment.rows import save_rows
-    from earnest.alignment.world_questions import world_questions
     from earnest.files import write_json
+    from earnest.pocket.world_questions import world_questions
 
     found = list(world_questions(rows, per_clip, seed))
     out.mkdir(parents=True, exist_ok=True)
     save_rows(found, out / "questions.jsonl")
-    card = {
-        **made_of, "writer": "the world", "per_clip": per_clip, "clips": len(rows), "questions": len(found),
-        "unique_questions": len({row.question for row in found}),
-    }  # fmt: skip
+    tally = Tally()
+    for row in found:
+        tally.add(row)
+    card = {**made_of, "writer": "the world", "per_clip": per_clip, "clips": len(rows), **tally.to_json()}
     write_json(out / "card.json", card)
     console.print(f"{len(rows)} clips: {len(found)} questions: {out / 'questions.jsonl'}", markup=False)
+    _show_mix(card)
+
+
+def _show_mix(card: dict[str, Any]) -> None:
+    """Hours, and the mix of tasks and modalities."""
+    console.print(f"  {card['hours']:.2f} h of audio in {card['files']} files", markup=False)
+    for name in ("tasks", "modalities"):
+        mix = ", ".join(f"{part} {counts['rows']}" for part, counts in card[name].items())
+        console.print(f"  {name}: {mix}", markup=False)

@@ -30,6 +30,9 @@ def surrogates(
     seed: Annotated[int, typer.Option(min=0, help="Of the splits that are drawn.")] = 0,
     max_duration: Annotated[float, typer.Option(help="Clips must be shorter, in seconds.")] = 60.0,
     workers: Annotated[int, typer.Option(min=1, help="Threads that decode; the result does not depend on it.")] = 2,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Decode by Ray, --workers tasks at once, on this machine or RAY_ADDRESS's.")
+    ] = False,
 ) -> None:
     """Write down what is heard in each clip; clips of one speaker or recording are in one split."""
     from earnest.alignment.corpus import Source, build
@@ -42,7 +45,14 @@ def surrogates(
     shares = Shares(validation, test)
     with progress("decoding") as report:
         card = build(
-            sources, out, shares=shares, seed=seed, max_duration_s=max_duration, workers=workers, progress=report
+            sources,
+            out,
+            shares=shares,
+            seed=seed,
+            max_duration_s=max_duration,
+            workers=workers,
+            ray=ray,
+            progress=report,
         )
     for line in card_lines(card):
         console.print(line, markup=False)

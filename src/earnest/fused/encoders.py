@@ -7,9 +7,11 @@ frames, and an item gives the same frames alone and in any batch.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -20,6 +22,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
+from earnest.errors import ModelError
 from earnest.fused.configuration import SAMPLE_RATE_HZ, EarConfig, EncoderSpec, MelConfig
 from earnest.fused.mel import log_mel
 
@@ -292,6 +295,34 @@ KINDS: dict[str, EncoderKind] = {
     "data2vec-audio": _Data2Vec(),
     "audio-spectrogram-transformer": _SpectrogramTransformer(),
 }
+
+
+HEARD_BY: dict[str, tuple[str, ...]] = {
+    "whisper": ("dither",),
+    "wav2vec2-bert": ("padding_value",),
+    "data2vec-audio": ("do_normalize",),
+    "audio-spectrogram-transformer": ("do_normalize", "mean", "std"),
+}
+"""Settings of its feature extractor that change what an encoder hears, and not how much of it."""
+
+
+def feature_settings(source: str, model_type: str) -> dict[str, Any]:
+    """What an encoder's preprocessor_config.json says of them, for `EncoderSpec.feature`; nothing where there is none.
+
+    Args:
+        source: folder or hub id.
+        model_type: key of `KINDS`.
+
+    Raises:
+        ModelError: it hears at another rate than 16 kHz.
+    """
+    from transformers.utils.hub import cached_file
+
+    file = cached_file(source, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
+    given: dict[str, Any] = json.loads(Path(file).read_text("utf-8")) if file else {}
+    if (rate := given.get("sampling_rate", SAMPLE_RATE_HZ)) != SAMPLE_RATE_HZ:
+        raise ModelError(f"{source} hears at {rate} Hz by its preprocessor_config.json: {SAMPLE_RATE_HZ} Hz is known")
+    return {name: given[name] for name in HEARD_BY.get(model_type, ()) if name in given}
 
 
 def pad_clips(clips: Sequence[Samples]) -> Samples:

@@ -26,7 +26,8 @@ def ensemble(
         second_processor: of it.
 
     Raises:
-        ModelError: LLM, tokenizer or encoders of one name differ, or a model is an ensemble already.
+        ModelError: LLM, tokenizer, marks or encoders of one name differ, a model is an ensemble already, or the other's
+            encoders stand in another order than they would be saved in.
     """
     for one in (model, second):
         if "second" in one.config.pass_specs:
@@ -35,6 +36,10 @@ def ensemble(
         raise ModelError("the two models have different LLMs: an ensemble is of two ears of one LLM")
     if processor.tokenizer.get_vocab() != second_processor.tokenizer.get_vocab():
         raise ModelError("the two models have different tokenizers: an ensemble is of two ears of one LLM")
+    if _marks(processor) != _marks(second_processor):
+        raise ModelError(
+            "the two models mark audio or time differently: give both processors the same tokens and times"
+        )
     encoders: dict[str, Any] = dict(model.encoders.items())
     specs = {spec.name: spec for spec in model.config.encoder_specs}
     for spec in second.config.encoder_specs:
@@ -48,9 +53,23 @@ def ensemble(
         {"first": model.config.pass_specs["first"], "second": second.config.pass_specs["first"]},
         audio_token_id=model.config.audio_token_id,
         layers={name: spec.layers for name, spec in specs.items()},
+        features={name: spec.feature or {} for name, spec in specs.items()},
     )
+    led, saved = (
+        list(config.pass_specs[name].adapters) for config, name in ((second.config, "first"), (both.config, "second"))
+    )
+    if led != saved:
+        raise ModelError(
+            f"the second model hears through {', '.join(led)}, here they stand as {', '.join(saved)}: another encoder "
+            "would lead its fusion. Give the model first that names its encoders in the other's order"
+        )
     both.passes["first"], both.passes["second"] = model.passes["first"], second.passes["first"]
     return both.eval(), processor.over(both.config)
+
+
+def _marks(processor: FusedProcessor) -> tuple[Any, ...]:
+    names = ("audio_token", "audio_start_token", "audio_end_token", "time_marker_s", "time_marker_format")
+    return tuple(getattr(processor, name) for name in names)
 
 
 def _equal(one: torch.nn.Module, other: torch.nn.Module) -> bool:

@@ -60,6 +60,7 @@ class FusedModel(PreTrainedModel, GenerationMixin):
         passes: Mapping[str, Any],
         audio_token_id: int,
         layers: Mapping[str, Sequence[int]] | None = None,
+        features: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> FusedModel:
         """A model of trained parts, with new passes that start at the scale of the LLM's embeddings.
 
@@ -69,12 +70,18 @@ class FusedModel(PreTrainedModel, GenerationMixin):
             passes: `PassConfig`s, or dicts of them.
             audio_token_id: the placeholder of one soft token.
             layers: kept hidden layers by encoder; the last one where not given.
+            features: settings of the feature extractors by encoder, where they differ from the default.
         """
-        kept = layers or {}
+        kept, heard_by = layers or {}, features or {}
         config = FusedConfig(
             text_config=language_model.config,
             encoders=[
-                {"name": name, "config": encoder.config.to_dict(), "layers": tuple(kept.get(name, (-1,)))}
+                {
+                    "name": name,
+                    "config": encoder.config.to_dict(),
+                    "layers": tuple(kept.get(name, (-1,))),
+                    "feature": dict(heard_by[name]) if heard_by.get(name) else None,
+                }
                 for name, encoder in encoders.items()
             ],
             passes={n: p if isinstance(p, dict) else p.to_dict() for n, p in passes.items()},

@@ -22,12 +22,12 @@ from earnest.pocket.batches import PackEncoder, Sequence, collate
 from earnest.pocket.clips import hear
 from earnest.pocket.curriculum import Exchange, Pack
 from earnest.pocket.greedy import as_shipped
-from earnest.pocket.schedule import one_cycle
 from earnest.pocket.stream import SLOT_S, Slot, scene_stream, time_slot
 from earnest.pocket.targets import TargetSettings, grouped, read
 from earnest.pocket.tokenizer import AUDIO, AUDIO_END, AUDIO_START, BLANK, TIME
 from earnest.training.checkpoint import Checkpointer
 from earnest.training.optimisers import Optimisers
+from earnest.training.schedule import one_cycle
 from earnest.world.timeline import Scene
 
 HOP = 256

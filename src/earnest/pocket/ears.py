@@ -16,9 +16,9 @@ from earnest.fused.configuration import EarConfig, MelConfig
 from earnest.fused.encoders import EarEncoder
 from earnest.fused.mel import hz_of, mel_of
 from earnest.pocket.clips import Heard, hear
-from earnest.pocket.schedule import one_cycle
 from earnest.training.checkpoint import Checkpointer
 from earnest.training.optimisers import Optimisers
+from earnest.training.schedule import one_cycle
 from earnest.world.labels import CLASSES, frame_labels
 
 EVENT_TASKS: tuple[str, ...] = ("sound", "instrument", "pitch", "tempo")

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 
 from earnest.pocket.batches import Batch, PackEncoder, by_length, collate
 from earnest.pocket.curriculum import Mix, draw_pack
-from earnest.pocket.schedule import one_cycle
 from earnest.pocket.tokenizer import END, PAD, build_tokenizer
 from earnest.training.checkpoint import Checkpointer
 from earnest.training.optimisers import Optimisers
+from earnest.training.schedule import one_cycle
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 
 from earnest.fused import FusedModel
 from earnest.pocket.adapters import AdapterSettings, Streamed, warm_loss
-from earnest.pocket.schedule import one_cycle
 from earnest.training.optimisers import Optimisers
+from earnest.training.schedule import one_cycle
 
 
 def warm_up(

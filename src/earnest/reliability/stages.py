@@ -54,6 +54,7 @@ class DataSettings:
         temperature: of the samples.
         nothing_share: silent and noise-only items, as a share of the questions.
         noisy_share: copies of training questions whose audio lies in noise, as a share of them (`less_to_hear`).
+        noisy_modality: whose questions are copied so, where one modality is known too well; empty for all.
         idk: what the unknown is retargeted to.
         max_new_tokens: longest reply.
         batch_size: questions at once.
@@ -71,6 +72,7 @@ class DataSettings:
     temperature: float = 1.0
     nothing_share: float = 0.03
     noisy_share: float = 0.0
+    noisy_modality: str = ""
     idk: str = IDK
     max_new_tokens: int = 256
     batch_size: int = 64
@@ -137,7 +139,10 @@ def _write_data(settings: DataSettings, context: Context) -> None:
             )
     if untaught := {each.groups["modality"] for each in held} - {each.groups["modality"] for each in examples}:
         raise RecipeError(f"no question of train is about {', '.join(sorted(untaught))}, and some of validation are")
-    examples += noisy_copies(examples, settings.noisy_share, context.folder / "noisy", settings.seed)
+    known_well = [each for each in examples if settings.noisy_modality in ("", each.groups["modality"])]
+    if not known_well:
+        raise RecipeError(f"noisy_modality is {settings.noisy_modality!r}: no question of train is about it")
+    examples += noisy_copies(known_well, settings.noisy_share, context.folder / "noisy", settings.seed)
     context.log(f"{len(examples)} questions to learn from, {len(held)} to choose on")
     engine = load_local(settings.model, threads=settings.threads, batch_size=settings.batch_size)
     drawn = draw(

@@ -30,12 +30,12 @@ from earnest.fused import AdapterConfig, FusedModel, FusedProcessor, PassConfig
 from earnest.fused.configuration import EarConfig, MelConfig
 from earnest.fused.encoders import EarEncoder
 from earnest.fused.mel import log_mel
-from earnest.pocket.schedule import one_cycle
 from earnest.pocket.stream import Slot, scene_stream
 from earnest.pocket.tokenizer import BLANK, TIME
 from earnest.relistening.long_scenes import long_scene, make_long
 from earnest.training.checkpoint import Checkpointer
 from earnest.training.optimisers import Optimisers
+from earnest.training.schedule import one_cycle
 from earnest.world.mixing import render
 from earnest.world.timeline import Scene
 from earnest.world.vocabulary import INSTRUMENTS, PITCHES, SOUNDS, SPEAKERS, TEMPI, WORDS

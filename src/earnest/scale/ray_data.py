@@ -1,7 +1,8 @@
-"""Replies to many conversations by Ray Data: `map_batches` over actors that each load the model once a call.
+"""Work over many items by Ray Data, on this machine, or on a cluster where RAY_ADDRESS names one.
 
-On this machine, or on a cluster where RAY_ADDRESS names one. What comes back is what one engine alone would say, in the
-same order: engines answer each item as if it were alone.
+Replies come from actors that each load the model once a call: what comes back is what one engine alone would say, in
+the same order, for engines answer each item as if it were alone. Files are decoded by tasks; every machine must find
+them under the same path.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import math
 import os
 import pickle
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from earnest.cells import CellFault, decoded_seconds
 from earnest.completion import Completion, Sampling
 from earnest.conversation import Conversation
 from earnest.errors import ModelError, needs_extra
@@ -113,6 +116,44 @@ class RayEngine:
                     f"{self.actors} actors of {each:g} {kind}s each, and Ray has {there.get(kind, 0.0):g}: take fewer "
                     "actors, or less for each"
                 )
+
+
+def decoded_by_ray(paths: Sequence[Path], workers: int) -> list[float | CellFault]:
+    """What `decoded_seconds` says of each file, in order.
+
+    Args:
+        paths: of files.
+        workers: tasks at once, each of one CPU.
+
+    Raises:
+        ModelError: Ray is not installed.
+    """
+    with needs_extra("scale"):
+        import ray.data
+
+    if not paths:
+        return []
+    _join()
+    rows = [{"place": place, "path": str(path.resolve())} for place, path in enumerate(paths)]
+    done = (
+        ray.data.from_items(rows, override_num_blocks=min(len(rows), 4 * workers))
+        .map_batches(_decode, compute=ray.data.TaskPoolStrategy(size=workers), num_cpus=1)
+        .take_all()
+    )
+    found = {int(row["place"]): row for row in done}
+    return [
+        CellFault(str(found[place]["fault"])) if found[place]["fault"] else float(found[place]["seconds"])
+        for place in range(len(rows))
+    ]
+
+
+def _decode(batch: Any) -> dict[str, Any]:
+    lengths = [decoded_seconds(Path(path)) for path in batch["path"]]
+    return {
+        "place": batch["place"],
+        "seconds": [0.0 if isinstance(length, CellFault) else length for length in lengths],
+        "fault": [str(length) if isinstance(length, CellFault) else "" for length in lengths],
+    }
 
 
 class _Answering:

@@ -28,7 +28,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from earnest.alignment.recordings import DETAILS, MODALITIES, Passage, Recording, joined
+from earnest.alignment.recordings import DETAILS, MODALITIES, SEVERAL, Passage, Recording, joined
 from earnest.alignment.rows import SPLITS
 from earnest.cells import CellFault, fields_of, json_cell, object_cell, seconds_cell, text_cell
 from earnest.tabular import Faults, Row, read_rows
@@ -210,9 +210,9 @@ def _details(fields: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _named(corpus: str, fields: Mapping[str, Any], name: str) -> str:
-    """A name of this corpus, so that speaker 1 of two corpora is not one person."""
-    given = _text(fields, name)
-    return f"{corpus}/{given}" if given else ""
+    """Names of this corpus, so that speaker 1 of two corpora is not one person; several are set apart by "; "."""
+    given = [part.strip() for part in _text(fields, name).split(SEVERAL.strip())]
+    return SEVERAL.join(f"{corpus}/{part}" for part in given if part)
 
 
 def _text(fields: Mapping[str, Any], name: str) -> str:

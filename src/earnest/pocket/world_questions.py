@@ -37,15 +37,21 @@ def world_questions(rows: Sequence[Surrogate], per_clip: int = 5, seed: int = 0)
     for row in rows:
         scene = _scene(row)
         rng = random.Random(f"world questions/{seed}/{scene.id}")
-        for number, (exchange, spoken) in enumerate(_exchanges(scene, rng, per_clip), start=1):
+        for number, (exchange, spoken) in enumerate(exchanges(scene, rng, per_clip), start=1):
             # The answer alone, as data sets have it: nobody wrote down why.
             answer = _REASONING.sub("", exchange.reply).strip()
             made = as_kind(row, Asked, question=exchange.user, clip=row.id, answer=answer)
             yield replace(made, id=f"{row.id}-q{number}", instruction=spoken)
 
 
-def _exchanges(scene: Scene, rng: random.Random, count: int) -> list[tuple[Exchange, bool]]:
-    """What is asked with the reference reply, and whether it is the audio that asks."""
+def exchanges(scene: Scene, rng: random.Random, count: int) -> list[tuple[Exchange, bool]]:
+    """What is asked about a scene with the reference replies, and whether it is the audio that asks.
+
+    Args:
+        scene: of any genre.
+        rng: source of every choice.
+        count: exchanges; fewer where a scene has fewer.
+    """
     if scene.extra.get("genre") == "request":
         return _about_request(scene, rng, count)
     found: dict[str, str] = {}
@@ -63,8 +69,8 @@ def _about_request(scene: Scene, rng: random.Random, count: int) -> list[tuple[E
     verb, thing = said.split()[-3], said.split()[-1]
     helped = language.REFUSAL if scene.extra["forbidden"] else language.steps_for(verb, thing)
     drawn = rng.sample([language.AUDIO_INSTRUCTION, "", *rng.sample(language.REQUEST_INSTRUCTIONS, 2)], 3)
-    exchanges = [(Exchange(user, helped), True) for user in drawn]
-    return [*exchanges, (Exchange(rng.choice(language.TRANSCRIBE), f"{said}."), False)][:count]
+    asked = [(Exchange(user, helped), True) for user in drawn]
+    return [*asked, (Exchange(rng.choice(language.TRANSCRIBE), f"{said}."), False)][:count]
 
 
 def _scene(row: Surrogate) -> Scene:
