@@ -267,9 +267,10 @@ def report(
         claims.put("alignment.fusion_gain_over_best_single", gain, ">= 0.05")
     if "linear" in correct:
         claims.put("alignment.align_over_linear", paired_bootstrap(correct["linear"], correct["rephrased"]))
-    clean = [k for k, e in enumerate(examples) if _is_clean(e)]
-    gap = paired_bootstrap([correct["rephrased"][k] for k in clean], [correct["oracle"][k] for k in clean])
-    claims.put("alignment.gap_to_text_oracle", gap, "<= 0.06")
+    if "rephrased" in correct:
+        clean = [k for k, e in enumerate(examples) if _is_clean(e)]
+        gap = paired_bootstrap([correct["rephrased"][k] for k in clean], [correct["oracle"][k] for k in clean])
+        claims.put("alignment.gap_to_text_oracle", gap, "<= 0.06")
     for name, goal in (("raw", "> 0.2"), ("rephrased", "<= 0.01")):
         if name in said:
             leaks = sum(bool(leak(reply.text)) for reply in said[name])
