@@ -13,7 +13,7 @@ import pytest
 from tests.fakes import FakeEngine
 
 from earnest.alignment.asking import Asking
-from earnest.alignment.cards import Tally
+from earnest.alignment.cards import questions_tally
 from earnest.alignment.questions import (
     Candidate,
     Reason,
@@ -239,7 +239,7 @@ def test_the_card_counts_hours_prompts_and_tasks() -> None:
     def row(name: str, question: str, seconds: float = 1800.0, **change: Any) -> Asked:
         return replace(Asked(name, Path(f"{name[0]}.wav"), "x", seconds, question=question, clip=name[0]), **change)
 
-    tally = Tally()
+    tally = questions_tally()
     for each in (
         row("a1", "What is it?", modality="sound"),
         row("a2", "Describe it.", modality="sound"),
@@ -248,7 +248,7 @@ def test_the_card_counts_hours_prompts_and_tasks() -> None:
         row("d1", "Answer it.", instruction=True, modality="speech", corpus="mine"),
     ):
         tally.add(each)
-    card = tally.to_json()
+    card = {**tally.counts(), **tally.mixes()}
     assert (card["rows"], card["files"], card["hours"], card["unique_prompts"]) == (5, 4, 2.5, 4)
     assert {name: counts["rows"] for name, counts in card["tasks"].items()} == {
         "question": 2, "task": 1, "spoken request": 1, "spoken request with an instruction": 1,

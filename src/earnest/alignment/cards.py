@@ -1,12 +1,15 @@
-"""What a file of questions holds, counted row by row: rows, hours, different prompts, and the mix of tasks."""
+"""What a file of surrogates or questions holds, counted row by row: rows, hours, different texts, and how they mix."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from earnest.alignment.rows import Asked
+from earnest.alignment.rows import Asked, Surrogate
+
+R = TypeVar("R", bound=Surrogate)
 
 
 def task_of(row: Asked) -> str:
@@ -20,51 +23,78 @@ def task_of(row: Asked) -> str:
     return "question" if "?" in row.question else "task"
 
 
-MIXES: dict[str, Callable[[Asked], str]] = {
-    "corpora": lambda row: row.corpus,
-    "modalities": lambda row: row.modality,
-    "splits": lambda row: row.split,
-    "tasks": task_of,
-}
-"""By what is counted."""
-
-
-class Counts:
-    """Rows, their hours and their prompts; each file counts once for the hours, however many rows are about it."""
+class _Counts:
+    """Rows, their hours and their texts; each file counts once for the hours, however many rows are about it."""
 
     def __init__(self) -> None:
-        self._rows = 0
-        self._lengths_s: dict[Path, float] = {}
-        self._prompts: set[str] = set()
+        self.rows = 0
+        self.lengths_s: dict[Path, float] = {}
+        self.texts: set[str] = set()
 
-    def add(self, row: Asked) -> None:
+    def to_json(self, unique: str) -> dict[str, Any]:
+        hours = round(math.fsum(self.lengths_s.values()) / 3600, 6)
+        return {"rows": self.rows, "files": len(self.lengths_s), "hours": hours, unique: len(self.texts)}
+
+
+class Tally(Generic[R]):
+    """The counts of all rows, and of each part of some mixes.
+
+    Args:
+        unique: what the number of different texts is called.
+        text: of a row.
+        mixes: name of a mix to the part of it that a row belongs to.
+    """
+
+    def __init__(self, unique: str, text: Callable[[R], str], mixes: Mapping[str, Callable[[R], str]]) -> None:
+        self._unique = unique
+        self._text = text
+        self._of = mixes
+        self._whole = _Counts()
+        self._parts: dict[str, dict[str, _Counts]] = {name: {} for name in mixes}
+
+    def add(self, row: R) -> None:
         """Counts one row."""
-        self._rows += 1
-        self._lengths_s[row.audio] = row.duration_s
-        self._prompts.add(row.question)
+        parts = [self._parts[name].setdefault(of(row), _Counts()) for name, of in self._of.items()]
+        for counts in (self._whole, *parts):
+            counts.rows += 1
+            counts.lengths_s[row.audio] = row.duration_s
+            counts.texts.add(self._text(row))
 
-    def to_json(self) -> dict[str, Any]:
-        """As it stands in a card."""
-        hours = round(sum(self._lengths_s.values()) / 3600, 6)
-        return {"rows": self._rows, "files": len(self._lengths_s), "hours": hours, "unique_prompts": len(self._prompts)}
+    def counts(self) -> dict[str, Any]:
+        """Of all rows, as they stand in a card."""
+        return self._whole.to_json(self._unique)
 
-
-class Tally:
-    """The counts of all rows, and of each part of `MIXES`."""
-
-    def __init__(self) -> None:
-        self._whole = Counts()
-        self._parts: dict[str, dict[str, Counts]] = {name: {} for name in MIXES}
-
-    def add(self, row: Asked) -> None:
-        """Counts one row."""
-        self._whole.add(row)
-        for name, of in MIXES.items():
-            self._parts[name].setdefault(of(row), Counts()).add(row)
-
-    def to_json(self) -> dict[str, Any]:
-        """As it stands in a card."""
-        parts = {
-            name: {part: counts.to_json() for part, counts in sorted(own.items())} for name, own in self._parts.items()
+    def mixes(self) -> dict[str, Any]:
+        """Of each part of each mix, as they stand in a card."""
+        return {
+            name: {part: counts.to_json(self._unique) for part, counts in sorted(own.items())}
+            for name, own in self._parts.items()
         }
-        return {**self._whole.to_json(), **parts}
+
+
+def surrogates_tally() -> Tally[Surrogate]:
+    """Counts clips by corpus, modality, split and instruction."""
+    return Tally(
+        "unique_surrogates",
+        lambda row: row.surrogate,
+        {
+            "corpora": lambda row: row.corpus,
+            "modalities": lambda row: row.modality,
+            "splits": lambda row: row.split,
+            "instructions": lambda row: "spoken" if row.instruction else "none",
+        },
+    )
+
+
+def questions_tally() -> Tally[Asked]:
+    """Counts questions by corpus, modality, split and task."""
+    return Tally(
+        "unique_prompts",
+        lambda row: row.question,
+        {
+            "corpora": lambda row: row.corpus,
+            "modalities": lambda row: row.modality,
+            "splits": lambda row: row.split,
+            "tasks": task_of,
+        },
+    )

@@ -16,9 +16,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from earnest.alignment.cards import surrogates_tally
 from earnest.alignment.layouts import check_layout, read_layout
 from earnest.alignment.recordings import Reason, Recording, Rejection
-from earnest.alignment.rows import SPLITS, Surrogate, save_rows
+from earnest.alignment.rows import SPLITS, save_rows
 from earnest.alignment.splitting import Shares, components, draw_splits
 from earnest.cells import CellFault, decoded_seconds
 from earnest.errors import EarnestError
@@ -113,18 +114,18 @@ def build(
     parts = components([clip for clip, _ in kept])
     splits = draw_splits([clip for clip, _ in kept], parts, shares, seed)
     rows = [clip.row(duration_s, split) for (clip, duration_s), split in zip(kept, splits, strict=True)]
+    tally = surrogates_tally()
+    for row in rows:
+        tally.add(row)
     card = {
         "sources": [{"layout": one.layout, "path": str(one.path), "split": one.split} for one in sources],
         "seed": seed,
         "shares": {"validation": shares.validation, "test": shares.test},
         "max_duration_s": max_duration_s,
         "clips": len(clips),
-        **_counts(rows),
+        **tally.counts(),
         "components": {"count": len(parts), "largest_rows": max(map(len, parts), default=0)},
-        "corpora": _by(rows, lambda row: row.corpus),
-        "modalities": _by(rows, lambda row: row.modality),
-        "splits": _by(rows, lambda row: row.split),
-        "instructions": _by(rows, lambda row: "spoken" if row.instruction else "none"),
+        **tally.mixes(),
         "rejected": _rejections(rejected, clips),
     }
     write_json_lines(out / "rejected.jsonl", map(_rejected_row, rejected))
@@ -204,21 +205,6 @@ def _rejected_row(found: Rejected) -> dict[str, Any]:
 
 
 # ---- the card
-
-
-def _counts(rows: Sequence[Surrogate]) -> dict[str, Any]:
-    """Each file counts once for the hours, however many rows are about it."""
-    lengths_s = {row.audio: row.duration_s for row in rows}
-    return {
-        "rows": len(rows),
-        "files": len(lengths_s),
-        "hours": round(math.fsum(lengths_s.values()) / 3600, 6),
-        "unique_surrogates": len({row.surrogate for row in rows}),
-    }
-
-
-def _by(rows: Sequence[Surrogate], of: Callable[[Surrogate], str]) -> dict[str, Any]:
-    return {name: _counts([row for row in rows if of(row) == name]) for name in sorted(set(map(of, rows)))}
 
 
 def _rejections(rejected: Sequence[Rejected], clips: Sequence[Recording]) -> dict[str, Any]:

@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from earnest.alignment.asking import SLICE_ROWS, THINKING_TOKENS, Asking, slices, thought_out
-from earnest.alignment.cards import Tally
+from earnest.alignment.cards import questions_tally
 from earnest.alignment.leaks import leak
 from earnest.alignment.rows import Asked, Surrogate, as_json, as_kind
 from earnest.alignment.writing import CARD, REJECTED, reason_rates
 from earnest.completion import Completion, Stop
 from earnest.conversation import Conversation
 from earnest.files import growing_json_lines, write_json
-from earnest.grading import parse_reply
+from earnest.grading import parse_reply, read_verdict
 from earnest.grading.phrases import plainly, read_lines
 from earnest.prompts import Prompt, filled
 from earnest.run import Generator
@@ -37,7 +37,6 @@ WRITER, JUDGE = "questions-2", "question-judge-2"
 QUESTIONS = "questions.jsonl"
 CANDIDATES = 20
 _NUMBERED = re.compile(r"\s*\d+\s*[.):]\s*(\S.*?)\s*")
-_VERDICT = re.compile(r"\W*verdict\W+(valid|unanswerable|reveals)\W*", re.IGNORECASE)
 
 
 class Reason(StrEnum):
@@ -52,6 +51,8 @@ class Reason(StrEnum):
     JUDGE_FAILED = "judge failed"
 
 
+VALID = "valid"
+VERDICTS = (VALID, Reason.UNANSWERABLE.value, Reason.REVEALS.value)
 FAILED = frozenset({Reason.WRITER_FAILED, Reason.JUDGE_FAILED})
 
 
@@ -189,7 +190,7 @@ def save_questions(
     reasons: list[str] = []
     clips: list[str] = []
     asked: dict[str, bool] = {}
-    tally = Tally()
+    tally = questions_tally()
     with growing_json_lines(out / QUESTIONS) as keep, growing_json_lines(out / REJECTED) as reject:
         for each in (each for part in parts for each in part):
             reasons.append(each.reason.value if each.reason else "")
@@ -205,7 +206,8 @@ def save_questions(
         **(made_of or {}),
         "clips": len(asked),
         "clips_without": len(asked) - sum(asked.values()),
-        **tally.to_json(),
+        **tally.counts(),
+        **tally.mixes(),
         "candidates_seen": len(reasons),
         "rates": {
             "clips_asked": rate(list(asked.values()), list(asked)).to_json(),
@@ -286,14 +288,13 @@ def _look(judge: Generator, clips: Sequence[_Clip], asking: Asking, how: Writing
 
 
 def _verdict(said: Completion) -> tuple[Reason | None, str]:
-    """None if it is valid. The verdict is the last line, and the only one."""
+    """None if it is valid."""
     if said.stop is Stop.FAILED:
         return Reason.JUDGE_FAILED, said.error
-    lines = [line for line in parse_reply(said.text).answer.splitlines() if line.strip()]
-    found = [match[1].lower() for line in lines if (match := _VERDICT.fullmatch(line))]
-    if said.stop is Stop.LENGTH or len(found) != 1 or not _VERDICT.fullmatch(lines[-1]):
+    verdict, lines = read_verdict(said.text, VERDICTS)
+    if said.stop is Stop.LENGTH or verdict is None:
         return Reason.UNJUDGED, " ".join(lines)[-200:]
-    return (None if found[0] == "valid" else Reason(found[0])), " ".join(lines[:-1])
+    return (None if verdict == VALID else Reason(verdict)), " ".join(lines[:-1])
 
 
 def _rng(row: Surrogate, seed: int) -> random.Random:

@@ -123,7 +123,7 @@ def questions(
 
 
 def _of_world(out: Path, rows: list[Any], per_clip: int, seed: int, made_of: dict[str, Any]) -> None:
-    from earnest.alignment.cards import Tally
+    from earnest.alignment.cards import questions_tally
     from earnest.alignment.rows import save_rows
     from earnest.files import write_json
     from earnest.pocket.world_questions import world_questions
@@ -131,10 +131,17 @@ def _of_world(out: Path, rows: list[Any], per_clip: int, seed: int, made_of: dic
     found = list(world_questions(rows, per_clip, seed))
     out.mkdir(parents=True, exist_ok=True)
     save_rows(found, out / "questions.jsonl")
-    tally = Tally()
+    tally = questions_tally()
     for row in found:
         tally.add(row)
-    card = {**made_of, "writer": "the world", "per_clip": per_clip, "clips": len(rows), **tally.to_json()}
+    card = {
+        **made_of,
+        "writer": "the world",
+        "per_clip": per_clip,
+        "clips": len(rows),
+        **tally.counts(),
+        **tally.mixes(),
+    }
     write_json(out / "card.json", card)
     console.print(f"{len(rows)} clips: {len(found)} questions: {out / 'questions.jsonl'}", markup=False)
     _show_mix(card)

@@ -9,6 +9,7 @@ from earnest.grading.outcomes import Outcome, count
 from earnest.grading.record import Record, make_record
 from earnest.grading.refusal import refuses
 from earnest.grading.tags import Cited, Reply, answer_span, parse_reply, parse_segments
+from earnest.grading.verdicts import read_verdict
 
 __all__ = [
     "Cited",
@@ -29,5 +30,6 @@ __all__ = [
     "open_at_silence",
     "parse_reply",
     "parse_segments",
+    "read_verdict",
     "refuses",
 ]

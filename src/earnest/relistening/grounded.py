@@ -25,7 +25,7 @@ from earnest.conversation import Conversation
 from earnest.errors import EarnestError
 from earnest.example import Example, save_manifest
 from earnest.files import read_json_lines, write_json, write_json_lines
-from earnest.grading import parse_reply
+from earnest.grading import parse_reply, read_verdict
 from earnest.prompts import Prompt, filled
 from earnest.relistening import long_scenes
 from earnest.relistening.drafts import Draft, Reason, Rejection, example_of, read_draft, trace_of, with_sound_options
@@ -41,7 +41,6 @@ WRITER, JUDGE = "writer-1", "judge-1"
 Progress = Callable[[int, int], None]
 _DRAWN_AT_ONCE = 4
 _CITATION = re.compile(r"<seg>.*?</seg>", re.DOTALL)
-_VERDICT = re.compile(r"\W*verdict\W+(valid|invalid)\W*", re.IGNORECASE)
 
 JUDGED: dict[str, tuple[Reason, Reason]] = {
     "question": (Reason.QUESTION_INVALID, Reason.QUESTION_UNJUDGED),
@@ -259,16 +258,15 @@ def _checked(clip: Described, done: Completion) -> Grounded:
 
 
 def _verdict(done: Completion, invalid: Reason, unjudged: Reason) -> Rejection | None:
-    """None if it is valid. The verdict is the last line, and the only one."""
+    """None if it is valid."""
     if done.stop is Stop.FAILED:
         return Rejection(Reason.JUDGE_FAILED, done.error)
     if done.stop is Stop.LENGTH:
         return Rejection(unjudged, "the reply does not end")
-    lines = [line for line in parse_reply(done.text).answer.splitlines() if line.strip()]
-    found = [match[1].lower() for line in lines if (match := _VERDICT.fullmatch(line))]
-    if len(found) != 1 or not _VERDICT.fullmatch(lines[-1]):
+    verdict, lines = read_verdict(done.text, ("valid", "invalid"))
+    if verdict is None:
         return Rejection(unjudged, f"no verdict in the last line: {' '.join(lines)[-200:]!r}")
-    return None if found[0] == "valid" else Rejection(invalid, " ".join(lines[:-1]))
+    return None if verdict == "valid" else Rejection(invalid, " ".join(lines[:-1]))
 
 
 def _rejected_row(item: Grounded) -> dict[str, Any]:
