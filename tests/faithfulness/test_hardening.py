@@ -183,7 +183,7 @@ def test_the_recipe_that_comes_with_earnest_is_sound() -> None:
 @pytest.mark.parametrize(
     ("extra", "ship", "said"),
     [
-        ("items = 0", False, "items is 0 and train ''"),
+        ("items = 0", False, "train is '' and its items 0"),
         ('train = "no.jsonl"', False, "'no.jsonl' is no file"),
         ('items = 5\nnothing = "silence."', False, "would not be read as abstaining"),
         ("items = 5\nsilent = 3.0", False, "silent is 3"),

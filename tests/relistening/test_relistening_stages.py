@@ -208,7 +208,7 @@ def test_words_are_pockets_where_the_scan_is_of_it(tmp_path: Path) -> None:
     [
         ("relistening-data", 'train = "gone.jsonl"', "train = 'gone.jsonl' is no file"),
         ("relistening-data", "scenes = 3", "train is .* and its scenes 3: give one of them"),
-        ("relistening-data", 'rl = ""', "rl is '' and its scenes 0: give one of them"),
+        ("relistening-data", 'rl = ""', "rl is '' and its rl_scenes 0: give one of them"),
         ("relistening-data", "per_scene = 0", "per_scene is 0"),
         ("relistening-sft", 'form = "audio"', "form is 'audio': give one of interleaved, tags"),
         ("relistening-sft", "single = 1.0", "single is 1.0"),
@@ -219,7 +219,7 @@ def test_words_are_pockets_where_the_scan_is_of_it(tmp_path: Path) -> None:
         ("relistening-sft", 'model = ""', "model is empty: name one, or let the stage scan"),
         ("relistening-sft", "epoch = 2", "unknown key 'epoch'"),
         ("relistening-grpo", "group = 1", "group is 1: an advantage needs"),
-        ("relistening-grpo", "clip = 2.0", "clip 2.0"),
+        ("relistening-grpo", "clip = 2.0", "clip is 2.0"),
         ("relistening-grpo", "turns = 0", "turns is 0"),
         ("relistening-grpo", "total_s = -1.0", "total_s is -1.0"),
         ("relistening-grpo", "max_new_tokens = 0", "max_new_tokens is 0"),

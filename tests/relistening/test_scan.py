@@ -227,7 +227,7 @@ def test_a_model_that_does_not_read_the_stream_is_refused_before_anything_is_ren
         ({"stride": 0}, "stride is 0"),
         ({"scenes": 2}, r"scenes is 2: a step takes 3 \(batch_size\)"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
-        ({"muon_rate": -0.1}, "muon_rate -0.1"),
+        ({"muon_rate": -0.1}, "muon_rate is -0.1"),
         *(({name: 0}, f"{name} is 0") for name in ("steps", "batch_size", "bands", "hop", "width", "workers")),
     ],
 )  # fmt: skip

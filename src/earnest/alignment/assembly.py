@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 
-from earnest.errors import EarnestError, ModelError
+from earnest.errors import EarnestError, ModelError, RecipeError
 from earnest.fused import AdapterConfig, FusedModel, FusedProcessor, FusionConfig, PassConfig
 from earnest.fused.configuration import GEOMETRIES, SAMPLE_RATE_HZ
 from earnest.fused.encoders import feature_settings
+from earnest.training.numbers import above_zero, at_least
 
 PLACEHOLDER = "<|earnest_audio|>"
 SINGLE, CA, PERCEIVER, CONCAT = "single", "ca", "perceiver", "concat"
@@ -63,20 +64,17 @@ class Parts:
         """Checks what can be checked before anything is loaded.
 
         Raises:
-            EarnestError: no LLM, no encoder, a name twice, layers of an unknown encoder, or a number below 1.
+            RecipeError: no LLM, no encoder, a name twice, layers of an unknown encoder, or a number below 1.
         """
         if not self.llm:
-            raise EarnestError("llm is empty: name a folder or a hub id of a causal LLM")
+            raise RecipeError("llm is empty: name a folder or a hub id of a causal LLM")
         if unknown := set(self.layers_by_name) - set(self.sources):
-            raise EarnestError(f"layers names {sorted(unknown)[0]!r}: the encoders are {', '.join(self.sources)}")
-        for name in (
-            "adapter_width", "adapter_inner", "fusion_width", "fusion_heads", "fusion_ffn", "ca_layers",
+            raise RecipeError(f"layers names {sorted(unknown)[0]!r}: the encoders are {', '.join(self.sources)}")
+        at_least(
+            self, 1, "adapter_width", "adapter_inner", "fusion_width", "fusion_heads", "fusion_ffn", "ca_layers",
             "perceiver_layers", "latents",
-        ):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise EarnestError(f"{name} is {getattr(self, name)}: it must be at least 1")
-        if not self.tokens_per_second > 0:
-            raise EarnestError(f"tokens_per_second is {self.tokens_per_second}: it must be above 0")
+        )  # fmt: skip
+        above_zero(self, "tokens_per_second")
 
     @property
     def place(self) -> str:

@@ -25,12 +25,13 @@ from earnest.completion import content_key
 from earnest.engines.families.fused import FusedFamily
 from earnest.engines.prefill import left_pad, positions_of
 from earnest.engines.weights import state_key
-from earnest.errors import EarnestError, needs_extra
+from earnest.errors import needs_extra
 from earnest.finding import Metric
 from earnest.fused.modeling import FusedModel
 from earnest.fused.processing import FusedProcessor
 from earnest.statistics import bootstrap
 from earnest.training.checkpoint import Checkpointer
+from earnest.training.numbers import above_zero, at_least, equal_parts
 from earnest.training.optimisers import Optimisers
 from earnest.training.schedule import one_cycle
 
@@ -81,21 +82,12 @@ class AlignmentSettings:
         """Checks the numbers.
 
         Raises:
-            EarnestError: one is out of its range.
+            RecipeError: one is out of its range.
         """
-        for name in ("steps", "batch_size", "targets_per_clip", "accumulate", "every", "threads"):
-            if getattr(self, name) < 1:
-                raise EarnestError(f"{name} is {getattr(self, name)}: it must be at least 1")
-        for name in ("muon_rate", "weight_decay", "warm_up", "distillation"):
-            if getattr(self, name) < 0:
-                raise EarnestError(f"{name} is {getattr(self, name)}: it must be 0 or more")
-        for name in ("learning_rate", "clip_norm"):
-            if not getattr(self, name) > 0:
-                raise EarnestError(f"{name} is {getattr(self, name)}: it must be above 0")
-        if self.batch_size % self.accumulate:
-            raise EarnestError(
-                f"a batch_size of {self.batch_size} cannot be cut into {self.accumulate} equal parts: change one"
-            )
+        at_least(self, 1, "steps", "batch_size", "targets_per_clip", "accumulate", "every", "threads")
+        at_least(self, 0, "muon_rate", "weight_decay", "warm_up", "distillation")
+        above_zero(self, "learning_rate", "clip_norm")
+        equal_parts(self)
 
     def factor(self, step: int) -> float:
         """Share of the peak rates at a step, from 0."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from earnest.accuracy import completions_of
 from earnest.completion import Sampling
 from earnest.engines.load import load_local, model_key
-from earnest.errors import EarnestError, RecipeError
+from earnest.errors import RecipeError
 from earnest.example import load_manifest
 from earnest.faithfulness.closed import world_language
 from earnest.faithfulness.hardening import (
@@ -35,6 +35,7 @@ from earnest.pocket.ship import put_adapters, stage_seconds
 from earnest.run import RunDirectory
 from earnest.training.adapters import AdapterSettings, can_train
 from earnest.training.lora_trainer import is_trained
+from earnest.training.numbers import at_least, manifest_or_number
 from earnest.training.recipes import Context, Stage
 from earnest.training.sft import fine_tune
 from earnest.world.dataset import world_version
@@ -85,16 +86,12 @@ class DataSettings:
         """Checks the numbers.
 
         Raises:
-            EarnestError: one is out of its range.
+            RecipeError: one is out of its range.
             RecipeError: the manifest is not there, or not one of it and a number of items is given.
         """
         self.shares()
-        if self.train and not Path(self.train).is_file():
-            raise RecipeError(f"train = {self.train!r} is no file: name a manifest, or leave it out for the world")
-        if bool(self.train) == (self.items > 0):
-            raise RecipeError(f"items is {self.items} and train {self.train!r}: give one of them")
-        if min(self.told, self.presence) < 0:
-            raise EarnestError(f"told is {self.told} and presence {self.presence}: both must be at least 0")
+        manifest_or_number(self, "train", "items")
+        at_least(self, 0, "told", "presence")
         require_abstaining(self.nothing, self.not_heard)
 
     def shares(self) -> Shares:

@@ -34,6 +34,7 @@ from earnest.pocket.stream import Slot, scene_stream
 from earnest.pocket.tokenizer import BLANK, TIME
 from earnest.relistening.long_scenes import long_scene, make_long
 from earnest.training.checkpoint import Checkpointer
+from earnest.training.numbers import above_zero, at_least
 from earnest.training.optimisers import Optimisers
 from earnest.training.schedule import one_cycle
 from earnest.world.mixing import render
@@ -90,18 +91,15 @@ class ScanSettings:
         Raises:
             RecipeError: one is out of its range.
         """
-        for name in ("steps", "batch_size", "bands", "hop", "width", "blocks", "adapter_width", "workers", "threads"):
-            if getattr(self, name) < 1:
-                raise RecipeError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        at_least(
+            self, 1, "steps", "batch_size", "bands", "hop", "width", "blocks", "adapter_width", "workers", "threads"
+        )
         if self.scenes < self.batch_size:
             raise RecipeError(f"scenes is {self.scenes}: a step takes {self.batch_size} (batch_size) of them")
         if self.stride < 2 or self.stride % 2:
             raise RecipeError(f"stride is {self.stride}: it must be an even number, at least 2")
-        if not self.learning_rate > 0 or self.muon_rate < 0:
-            raise RecipeError(
-                f"learning_rate is {self.learning_rate}, muon_rate {self.muon_rate}: the first must be above 0, the "
-                "second 0 (AdamW for all) or more"
-            )
+        above_zero(self, "learning_rate")
+        at_least(self, 0, "muon_rate")
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from earnest.engines.families.added_ears import save_added
 from earnest.engines.load import load_local, model_key
 from earnest.engines.local import LocalEngine
 from earnest.engines.lora import chained, put_on
-from earnest.errors import EarnestError, RecipeError
+from earnest.errors import RecipeError
 from earnest.example import Example, load_manifest
 from earnest.files import read_json_lines
 from earnest.pocket.ship import put_adapters, stage_seconds
@@ -33,6 +33,7 @@ from earnest.relistening.rollouts import RolloutLog, roller
 from earnest.relistening.segments import Bounds
 from earnest.training.adapters import AdapterSettings, can_train
 from earnest.training.grpo import METRICS, GRPOSettings, train_policy
+from earnest.training.numbers import at_least, manifest_or_number, one_of
 from earnest.training.recipes import Context, Stage, is_main
 from earnest.training.sft import fine_tune
 
@@ -70,17 +71,9 @@ class DataSettings:
         Raises:
             RecipeError: a manifest is not there, not one of it and a number of scenes is given, or a number is below 1.
         """
-        for name, scenes in ((TRAIN, self.scenes), (RL, self.rl_scenes)):
-            given = getattr(self, name)
-            if given and not Path(given).is_file():
-                raise RecipeError(f"{name} = {given!r} is no file: name a manifest, or leave it out for the world")
-            if bool(given) == (scenes > 0):
-                raise RecipeError(f"{name} is {given!r} and its scenes {scenes}: give one of them")
-        if min(self.per_scene, self.rl_per_scene, self.workers) < 1:
-            raise RecipeError(
-                f"per_scene is {self.per_scene}, rl_per_scene {self.rl_per_scene}, workers {self.workers}: each must "
-                "be at least 1"
-            )
+        manifest_or_number(self, TRAIN, "scenes")
+        manifest_or_number(self, RL, "rl_scenes")
+        at_least(self, 1, "per_scene", "rl_per_scene", "workers")
 
 
 @dataclass(frozen=True)
@@ -110,15 +103,14 @@ class SFTSettings(AdapterSettings):
         """Checks the numbers.
 
         Raises:
-            EarnestError: one is out of its range.
+            RecipeError: one is out of its range.
         """
         super().__post_init__()
         if self.words and self.words not in WORDS:
-            raise EarnestError(f"words is {self.words!r}: give one of {', '.join(WORDS)}, or leave it out")
-        if self.form not in FORMS:
-            raise EarnestError(f"form is {self.form!r}: give one of {', '.join(FORMS)}")
+            raise RecipeError(f"words is {self.words!r}: give one of {', '.join(WORDS)}, or leave it out")
+        one_of(self, "form", FORMS)
         if min(self.single, self.places) < 0 or self.single + self.places >= 1:
-            raise EarnestError(
+            raise RecipeError(
                 f"single is {self.single}, places {self.places}: both must be at least 0, and below 1 together"
             )
 
@@ -149,14 +141,12 @@ class RLSettings(GRPOSettings):
         """Checks the numbers.
 
         Raises:
-            EarnestError: one is out of its range.
+            RecipeError: one is out of its range.
         """
         super().__post_init__()
         self.bounds()
         self.sampling()
-        for name in ("log_every", "batch_size"):
-            if getattr(self, name) < 1:
-                raise EarnestError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        at_least(self, 1, "log_every", "batch_size")
 
     def grpo(self) -> GRPOSettings:
         """As the training takes them."""

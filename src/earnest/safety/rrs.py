@@ -28,7 +28,7 @@ from earnest.engines.audio_cache import AudioCache
 from earnest.engines.families.family import Family, Prompt
 from earnest.engines.local import LocalEngine
 from earnest.engines.prefill import left_pad, positions_of
-from earnest.errors import EarnestError
+from earnest.errors import EarnestError, RecipeError
 from earnest.example import Example
 from earnest.files import write_json
 from earnest.finding import Metric
@@ -38,6 +38,7 @@ from earnest.safety.conditions import Words, spoken
 from earnest.safety.refusal_score import openings
 from earnest.statistics import wilson
 from earnest.training.lora_trainer import SOFT_TOKEN_BYTES, LoraSettings, soft_tokens, train_adapter
+from earnest.training.numbers import at_least
 
 SHIFT = "shift.json"
 WEAK_REFUSAL = 0.95
@@ -71,12 +72,11 @@ class Objective:
         """Checks the numbers.
 
         Raises:
-            EarnestError: one is out of its range.
+            RecipeError: one is out of its range.
         """
-        if self.regulariser < 0:
-            raise EarnestError(f"regulariser is {self.regulariser}: it must be at least 0")
+        at_least(self, 0, "regulariser")
         if not 0 <= self.top_percent <= 100:
-            raise EarnestError(f"top_percent is {self.top_percent}: give 0 (all) to 100")
+            raise RecipeError(f"top_percent is {self.top_percent}: give 0 (all) to 100")
 
 
 @dataclass(frozen=True)

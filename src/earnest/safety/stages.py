@@ -39,6 +39,7 @@ from earnest.safety.spoken import is_request, read_spoken, sides_of
 from earnest.statistics import wilson
 from earnest.training.adapters import can_train
 from earnest.training.lora_trainer import EPOCHS, SOFT_TOKEN_BYTES, LoraSettings, is_trained
+from earnest.training.numbers import at_least, manifest_or_number
 from earnest.training.recipes import Context, Stage
 from earnest.training.sft import Lesson, fine_tune
 from earnest.world.dataset import make_world, world_version
@@ -99,18 +100,11 @@ class DataSettings:
         Raises:
             RecipeError: a manifest is not there, or not one of it and a number of pairs is given.
         """
-        for name, pairs in (("train", self.pairs), ("validation", self.validation_pairs)):
-            given = getattr(self, name)
-            if given and not Path(given).is_file():
-                raise RecipeError(f"{name} = {given!r} is no file: name a manifest, or leave it out for the world")
-            if bool(given) == (pairs > 0):
-                raise RecipeError(f"{name} is {given!r} and its pairs {pairs}: give one of them")
+        manifest_or_number(self, "train", "pairs")
+        manifest_or_number(self, "validation", "validation_pairs")
         if self.questions and not Path(self.questions).is_file():
             raise RecipeError(f"questions = {self.questions!r} is no file: name a manifest, or leave it out")
-        if min(self.others, self.validation_questions) < 0:
-            raise RecipeError(
-                f"others is {self.others}, validation_questions {self.validation_questions}: both must be at least 0"
-            )
+        at_least(self, 0, "others", "validation_questions")
 
     @property
     def words(self) -> Words:
@@ -159,11 +153,11 @@ class AdapterSettings:
         """Checks the numbers.
 
         Raises:
-            EarnestError: one is out of its range, or an unknown method.
+            RecipeError: one is out of its range, or an unknown method.
         """
         self.lora()
         if unknown := set(self.named) - set(METHODS):
-            raise EarnestError(f"unknown method(s) {', '.join(sorted(unknown))}: known are {', '.join(METHODS)}")
+            raise RecipeError(f"unknown method(s) {', '.join(sorted(unknown))}: known are {', '.join(METHODS)}")
         for name in self.named:
             if name in ABLATIONS:
                 self.objective(name)

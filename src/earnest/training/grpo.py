@@ -29,10 +29,11 @@ from earnest.engines.audio_cache import AudioCache
 from earnest.engines.families.family import Family
 from earnest.engines.lora import flags_restored, require_bare
 from earnest.engines.weights import state_key
-from earnest.errors import EarnestError, needs_extra
+from earnest.errors import EarnestError, RecipeError, needs_extra
 from earnest.files import append_durably, cut_torn_line, json_line, read_json_lines, write_json, write_json_lines
 from earnest.training.checkpoint import Checkpointer
 from earnest.training.lora_trainer import MADE_OF, PARTS, SOFT_TOKEN_BYTES
+from earnest.training.numbers import above_zero, at_least, one_of
 from earnest.training.policy import Policy, Rollout, Row, rows_of
 
 EPS = 1e-4
@@ -81,24 +82,16 @@ class GRPOSettings:
         """Checks the numbers.
 
         Raises:
-            EarnestError: one is out of its range.
+            RecipeError: one is out of its range.
         """
-        if self.parts not in PARTS:
-            raise EarnestError(f"parts is {self.parts!r}: give one of {', '.join(PARTS)}")
+        one_of(self, "parts", PARTS)
         if self.group < 2:
-            raise EarnestError(f"group is {self.group}: an advantage needs at least 2 replies to compare")
-        if not self.learning_rate > 0 or not self.temperature > 0:
-            raise EarnestError(
-                f"learning_rate is {self.learning_rate}, temperature {self.temperature}: both must be above 0"
-            )
-        for name in ("steps", "prompts", "updates", "alpha", "most_tokens", "every"):
-            if getattr(self, name) < 1:
-                raise EarnestError(f"{name} is {getattr(self, name)}: it must be at least 1")
-        if min(self.rank, self.warm_up, self.kl) < 0 or not 0 < self.clip < 1:
-            raise EarnestError(
-                f"rank is {self.rank}, warm_up {self.warm_up}, kl {self.kl}, clip {self.clip}: the first three must be "
-                "at least 0, the clip between 0 and 1"
-            )
+            raise RecipeError(f"group is {self.group}: an advantage needs at least 2 replies to compare")
+        above_zero(self, "learning_rate", "temperature")
+        at_least(self, 1, "steps", "prompts", "updates", "alpha", "most_tokens", "every")
+        at_least(self, 0, "rank", "warm_up", "kl")
+        if not 0 < self.clip < 1:
+            raise RecipeError(f"clip is {self.clip}: it must be between 0 and 1")
 
 
 Roll = Callable[[Sequence[Any], Sequence[int]], Sequence[Rollout]]

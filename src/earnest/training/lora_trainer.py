@@ -25,8 +25,9 @@ from earnest.engines.lora import CONFIG, copy_adapter, flags_restored, require_b
 from earnest.engines.prefill import positions_of
 from earnest.engines.sharing import audio_key
 from earnest.engines.weights import state_key
-from earnest.errors import EarnestError, ModelError, needs_extra
+from earnest.errors import ModelError, needs_extra
 from earnest.files import write_json
+from earnest.training.numbers import above_zero, at_least, equal_parts, one_of
 
 CHECKPOINTS, MADE_OF, EPOCHS = "checkpoints", "made_of.json", "epochs"
 SOFT_TOKEN_BYTES = 512 * 2**20
@@ -77,19 +78,12 @@ class LoraSettings:
         """Checks the numbers.
 
         Raises:
-            EarnestError: one is out of its range.
+            RecipeError: one is out of its range.
         """
-        if self.parts not in PARTS:
-            raise EarnestError(f"parts is {self.parts!r}: give one of {', '.join(PARTS)}")
-        if not self.learning_rate > 0:
-            raise EarnestError(f"learning_rate is {self.learning_rate}: it must be above 0")
-        for name in ("rank", "alpha", "epochs", "batch_size", "accumulate"):
-            if getattr(self, name) < 1:
-                raise EarnestError(f"{name} is {getattr(self, name)}: it must be at least 1")
-        if self.batch_size % self.accumulate:
-            raise EarnestError(
-                f"a batch_size of {self.batch_size} cannot be cut into {self.accumulate} equal parts: change one"
-            )
+        one_of(self, "parts", PARTS)
+        above_zero(self, "learning_rate")
+        at_least(self, 1, "rank", "alpha", "epochs", "batch_size", "accumulate")
+        equal_parts(self)
 
 
 def train_adapter(
