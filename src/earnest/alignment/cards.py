@@ -72,29 +72,22 @@ class Tally(Generic[R]):
         }
 
 
+_OF_CLIPS: dict[str, Callable[[Surrogate], str]] = {
+    "corpora": lambda row: row.corpus,
+    "modalities": lambda row: row.modality,
+    "splits": lambda row: row.split,
+}
+
+
 def surrogates_tally() -> Tally[Surrogate]:
     """Counts clips by corpus, modality, split and instruction."""
     return Tally(
         "unique_surrogates",
         lambda row: row.surrogate,
-        {
-            "corpora": lambda row: row.corpus,
-            "modalities": lambda row: row.modality,
-            "splits": lambda row: row.split,
-            "instructions": lambda row: "spoken" if row.instruction else "none",
-        },
+        {**_OF_CLIPS, "instructions": lambda row: "spoken" if row.instruction else "none"},
     )
 
 
 def questions_tally() -> Tally[Asked]:
     """Counts questions by corpus, modality, split and task."""
-    return Tally(
-        "unique_prompts",
-        lambda row: row.question,
-        {
-            "corpora": lambda row: row.corpus,
-            "modalities": lambda row: row.modality,
-            "splits": lambda row: row.split,
-            "tasks": task_of,
-        },
-    )
+    return Tally("unique_prompts", lambda row: row.question, {**_OF_CLIPS, "tasks": task_of})

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from enum import StrEnum
 
+from earnest.alignment.asking import THOUGHT
 from earnest.alignment.leaks import leak
 
 SHORTEST, LONGEST = 0.5, 1.5
@@ -22,7 +23,7 @@ _OWN = re.compile(r"<(/?)(think|answer)>")
 _RENAMED = re.compile(r"\[(/?)(think|answer)\]")
 _NUMBER = re.compile(r"\d+")
 _ANSWERED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
-_OPEN, _CLOSE, _THOUGHT = "<answer>", "</answer>", "</think>"
+_OPEN, _CLOSE = "<answer>", "</answer>"
 
 
 class Reason(StrEnum):
@@ -130,7 +131,7 @@ def _opened(tag: re.Match[str]) -> str:
 def _answer_in(said: str) -> str | None:
     """What stands in the answer's tags behind the rephraser's own thinking, which may mention them."""
     if not said.lstrip().startswith(_OPEN):
-        thought, closed, rest = said.partition(_THOUGHT)
+        thought, closed, rest = said.partition(THOUGHT)
         said = rest if closed else thought
     _, opened, rest = said.partition(_OPEN)
     inner, closed, _ = rest.rpartition(_CLOSE)

@@ -129,7 +129,8 @@ def _train(
     """
     parts = _parts(context)
     model, processor = loaded.fused(parts, names, kind, settings.seed)
-    if _is_trained(folder):
+    trained_before = _is_trained(folder)
+    if trained_before:
         _pass_of(model).load_state_dict(_weights(folder))
     elif kind != SINGLE:
         _begin(model, {name: context.root / "alignment-single" / name for name in names})
@@ -145,7 +146,7 @@ def _train(
             trained.save_pretrained(out)
             trained.passes.to(torch.float32)
 
-    if not _is_trained(folder):
+    if not trained_before:
         train_pass(
             model,
             processor,

@@ -129,7 +129,6 @@ def _of_world(out: Path, rows: list[Any], per_clip: int, seed: int, made_of: dic
     from earnest.pocket.world_questions import world_questions
 
     found = list(world_questions(rows, per_clip, seed))
-    out.mkdir(parents=True, exist_ok=True)
     save_rows(found, out / "questions.jsonl")
     tally = questions_tally()
     for row in found:

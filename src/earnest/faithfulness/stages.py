@@ -86,8 +86,8 @@ class DataSettings:
         """Checks the numbers.
 
         Raises:
-            RecipeError: one is out of its range.
-            RecipeError: the manifest is not there, or not one of it and a number of items is given.
+            RecipeError: one is out of its range, the manifest is not there, or not one of it and a number of items is
+                given.
         """
         self.shares()
         manifest_or_number(self, "train", "items")

@@ -31,6 +31,7 @@ from earnest.reliability.less_to_hear import noisy_copies
 from earnest.run import RunDirectory
 from earnest.training.adapters import AdapterSettings, can_train
 from earnest.training.lora_trainer import SOFT_TOKEN_BYTES, is_trained
+from earnest.training.numbers import require_manifest
 from earnest.training.recipes import Context, Stage
 from earnest.training.sft import fine_tune
 from earnest.world.dataset import make_world, world_version
@@ -88,9 +89,8 @@ class DataSettings:
         """
         check_numbers(self.samples, 1, self.nothing_share, self.idk, self.temperature, self.noisy_share)
         for name, items in (("train", self.train_items), ("validation", self.validation_items)):
+            require_manifest(self, name)
             manifest = getattr(self, name)
-            if manifest and not Path(manifest).is_file():
-                raise RecipeError(f"{name} = {manifest!r} is no file: name a manifest, or leave it out for the world")
             if manifest and items:
                 raise RecipeError(f"{name}_items is {items}, and a manifest is taken whole: leave the number out")
             if not manifest and items < 1:

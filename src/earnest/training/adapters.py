@@ -26,7 +26,7 @@ class AdapterSettings:
         """Checks the numbers.
 
         Raises:
-            EarnestError: one is out of its range.
+            RecipeError: one is out of its range.
         """
         self.sft()
 

@@ -51,6 +51,16 @@ def equal_parts(settings: object) -> None:
         raise RecipeError(f"a batch_size of {batch_size} cannot be cut into {parts} equal parts: change one")
 
 
+def require_manifest(settings: object, name: str) -> None:
+    """Checks that a manifest, if one is named, is there; the world stands for none.
+
+    Raises:
+        RecipeError: it is not.
+    """
+    if (file := getattr(settings, name)) and not Path(file).is_file():
+        raise RecipeError(f"{name} = {file!r} is no file: name a manifest, or leave it out for the world")
+
+
 def manifest_or_number(settings: object, manifest: str, number: str) -> None:
     """Checks that either a manifest is named, which is there, or how much of the world is taken.
 
@@ -62,8 +72,7 @@ def manifest_or_number(settings: object, manifest: str, number: str) -> None:
     Raises:
         RecipeError: both or neither is given, or the file is not there.
     """
+    require_manifest(settings, manifest)
     file, count = getattr(settings, manifest), getattr(settings, number)
-    if file and not Path(file).is_file():
-        raise RecipeError(f"{manifest} = {file!r} is no file: name a manifest, or leave it out for the world")
     if bool(file) == (count > 0):
         raise RecipeError(f"{manifest} is {file!r} and its {number} {count}: give one of them")
