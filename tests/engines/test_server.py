@@ -42,14 +42,14 @@ def test_tries_end_at_the_deadline(server: Any) -> None:
     server.script = [status(429, Retry_After="30")]
     hurried = ServerEngine(server.url, "m", retries=9, deadline_s=2.0)
     done, seconds = asked(hurried)
-    assert seconds < 20.0, "the half minute that the server asks for is not waited"
+    assert seconds < 2.0
     assert done.stop == Stop.FAILED
     assert "answered 429" in done.error
     assert "given up after 1 tries: the deadline is 2 s" in done.error
     server.script = [slow] * 9
     patient = ServerEngine(server.url, "m", retries=9, timeout_s=0.4, deadline_s=1.5)
     done, seconds = asked(patient)
-    assert 0.8 < seconds < 20.0
+    assert 0.8 < seconds < 2.5
     assert done.stop == Stop.FAILED
     assert "the deadline is 1.5 s" in done.error
 
@@ -58,7 +58,7 @@ def test_a_reply_that_trickles_in_is_cut_at_the_deadline(server: Any) -> None:
     server.script = [trickling]
     patient = ServerEngine(server.url, "m", retries=9, timeout_s=0.5, deadline_s=1.0)
     done, seconds = asked(patient)
-    assert 0.9 < seconds < 8.0
+    assert 0.9 < seconds < 2.0
     assert done.stop == Stop.FAILED
     assert "given up after 1 tries: the deadline is 1 s" in done.error
     assert len(server.requests) == 1
@@ -66,13 +66,14 @@ def test_a_reply_that_trickles_in_is_cut_at_the_deadline(server: Any) -> None:
 
 def test_the_server_says_when_to_try_again(server: Any) -> None:
     patient = ServerEngine(server.url, "m", retries=2)
-    at = int(time.time()) + 3
+    # A date of HTTP has whole seconds: this one is more than one second and at most two ahead.
+    at = int(time.time()) + 2
     date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(at))
     server.script = [status(503, Retry_After=date), status(429, Retry_After="0.2")]
     done, seconds = asked(patient)
     assert done.stop == Stop.END
     assert time.time() >= at + 0.2
-    assert seconds < 20.0
+    assert 1.0 < seconds < 4.0
     assert len(server.requests) == 3
 
 
@@ -116,8 +117,10 @@ def test_order_is_kept_and_clips_go_out_together(server: Any, monkeypatch: pytes
 def test_requests_run_side_by_side(server: Any) -> None:
     server.script = [slow] * 8
     wide = ServerEngine(server.url, "m", max_connections=8)
+    began = time.perf_counter()
     wide.generate([Conversation().user(f"{k}?") for k in range(8)])
     assert server.most_open > 4
+    assert time.perf_counter() - began < 6.0
 
 
 @pytest.mark.parametrize("fault", [status(429, Retry_After="0.01"), status(500), status(503), cut, slow])
