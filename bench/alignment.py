@@ -2,9 +2,10 @@
 
 Pocket's frozen LLM and frozen ears, all between them trained anew: on ground-truth replies, on the LLM's own replies
 (R0) and on those that it rephrased itself (R); with one ear, both side by side, cross-attention, a Perceiver, and their
-ensemble; with an align head and a linear one. Each variant gets the same clips, steps and seed. An align head first
-writes streams (`earnest.pocket.warming`); a linear one has the time for more steps through the LLM. The data is that of
-`bench/alignment_data.py`, made here if it is not there; trained variants are kept in `runs/pocket-alignment/models`.
+ensemble; with an align head and a linear one. Each variant gets the same clips, steps and seed; CA and the Perceiver
+stand on adapters that had theirs before. An align head first writes streams (`earnest.pocket.warming`); a linear one
+has the time for more steps through the LLM. The data is that of `bench/alignment_data.py`, made here if it is not
+there; trained variants are kept beside it. The shipped pocket, which learnt R for longer, answers the same questions.
 Writes `alignment.accuracy.*` and `alignment.reply_leak.*`.
 """
 
@@ -26,24 +27,23 @@ from results import Claims, spent
 from earnest.alignment.features import Features
 from earnest.alignment.leaks import leak
 from earnest.alignment.rows import Target, load_rows
-from earnest.alignment.training import AlignmentSettings, train_pass
+from earnest.alignment.training import train_pass
 from earnest.completion import Completion, Sampling, content_key
 from earnest.engines import Engine
 from earnest.engines.load import find_folder, load_local, model_key
 from earnest.example import Example
-from earnest.files import read_json_lines
 from earnest.fused import AdapterConfig, FusedModel, FusedProcessor, FusionConfig, PassConfig
 from earnest.fused.ensemble import ensemble
 from earnest.grading import Record, make_record
-from earnest.pocket.adapters import AdapterSettings, Streamed, stream_of
-from earnest.pocket.warming import warm_up
+from earnest.pocket.adapters import AdapterSettings
+from earnest.pocket.warming import streams_of, warm_up
 from earnest.run import RunDirectory
 from earnest.statistics import paired_bootstrap, wilson
+from earnest.training.checkpoint import Checkpointer
 from earnest.world.dataset import world_example, world_item, world_version
 from earnest.world.mixing import render
 from earnest.world.questions import TEMPLATES
 from earnest.world.surrogates import scene_surrogate
-from earnest.world.timeline import Scene
 from pocket import CLEAN_DB, oracle_conversation, right
 
 EARS = ("speech", "events")
@@ -140,19 +140,17 @@ def train(variant: Variant, rows: Sequence[Target], options: argparse.Namespace)
     model, processor = fresh(variant, [folder_of(named[name], options) for name in variant.begins])
     taken = rows_of(rows, variant.targets)
     frozen = ("adapters", "mixes") if variant.begins else ()
-    usual = AdapterSettings(warm_steps=options.warm_steps, threads=options.threads, seed=SEED)
+    usual = AdapterSettings(warm_steps=options.warm_steps, steps=options.steps, threads=options.threads, seed=SEED)
     torch.set_num_threads(options.threads)
+    warm = Checkpointer(folder / "warm.pt")
     if variant.head == "align":
-        warm_up(model, streamed(model, taken), usual, frozen=frozen)
-    settings = AlignmentSettings(
-        steps=options.steps + (options.warm_steps // 5 if variant.head == "linear" else 0),
-        batch_size=usual.batch_size,
-        learning_rate=usual.learning_rate,
-        muon_rate=usual.muon_rate,
-        weight_decay=0.02,
-        warm_up=options.steps // 12,
-        seed=SEED,
-        threads=options.threads,
+        features = Features(model, OUT / "frames")
+        clips = features.prepare(row.audio for row in taken)
+        vocabulary = processor.tokenizer.get_vocab()
+        lessons = streams_of(model, clips, OUT / "world", vocabulary)
+        warm_up(model, features.frames, lessons, usual.warm, warm.path, frozen=frozen)
+    settings = replace(
+        usual.alignment, steps=options.steps + (options.warm_steps // 5 if variant.head == "linear" else 0)
     )
 
     def save(trained: FusedModel, out: Path) -> None:
@@ -162,23 +160,9 @@ def train(variant: Variant, rows: Sequence[Target], options: argparse.Namespace)
         model, processor, taken, settings, folder, OUT / "frames", frozen=frozen, save=save,
         log=lambda line: print(f"{variant.name}: {line}", flush=True),
     )  # fmt: skip
+    warm.clear()
     print(f"{variant.name}: {time.time() - started:.0f} s", flush=True)
     return folder
-
-
-def streamed(model: FusedModel, rows: Sequence[Target]) -> list[Streamed]:
-    """The clips of the rows with what an align head is to write of them."""
-    features = Features(model, OUT / "frames")
-    found = features.prepare(row.audio for row in rows)
-    scenes = {row["id"]: Scene.from_json(row) for row in read_json_lines(OUT / "world" / "scenes.jsonl")}
-    tokenizer: Any = FusedProcessor.from_pretrained(find_folder("pocket")).tokenizer
-    vocabulary: dict[str, int] = tokenizer.get_vocab()
-    clips: list[Streamed] = []
-    for number, (path, clip) in enumerate(found.items()):
-        frames = tuple(one[0].half().numpy() for one in features.frames([clip]) if one is not None)
-        tokens = -(-clip.samples // model.config.budget("first").samples_per_token)
-        clips.append(Streamed(frames, clip.samples, stream_of(scenes[path.stem], tokens, vocabulary, number)))
-    return clips
 
 
 def join(first: Path, second: Path) -> Path:
@@ -209,7 +193,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="these variants alone, separated by commas")
     options = parser.parse_args()
     started = time.time()
-    if not (OUT / "targets" / "targets.jsonl").exists():
+    if not (OUT / "targets" / "findings.json").exists():
         make_data(CLIPS, DATA_SEED, options.threads)
     rows = load_rows(OUT / "targets" / "targets.jsonl", Target)
     wanted = options.only.split(",") if options.only else [variant.name for variant in VARIANTS]
@@ -226,7 +210,9 @@ def main() -> None:
         said[name] = ask(load_local(str(folder), threads=options.threads), runs / name, conversations)
         print(f"{name} asked, {time.time() - started:.0f} s", flush=True)
     texts = [oracle_conversation(e, scene_surrogate(i.scene)) for e, i in zip(examples, items, strict=True)]
-    said["oracle"] = ask(load_local("pocket", threads=options.threads), runs / "oracle", texts)
+    pocket = load_local("pocket", threads=options.threads)
+    said["oracle"] = ask(pocket, runs / "oracle", texts)
+    said["shipped"] = ask(pocket, runs / "shipped", conversations)
     report(options, started, examples, said)
 
 
@@ -250,7 +236,7 @@ def report(
             own = [ok for ok, e in zip(correct[name], examples, strict=True) if e.groups["modality"] == modality]
             claims.put(f"alignment.accuracy.{title}.{modality}", wilson(int(sum(own)), len(own)))
 
-    for name in ("ground_truth", "raw", "rephrased", "ca", "perceiver", "ensemble", "linear"):
+    for name in ("ground_truth", "raw", "rephrased", "ca", "perceiver", "ensemble", "linear", "shipped"):
         if name in correct:
             accuracy(name, name)
     if {"rephrased", "raw"} <= set(correct):
@@ -271,7 +257,7 @@ def report(
         clean = [k for k, e in enumerate(examples) if _is_clean(e)]
         gap = paired_bootstrap([correct["rephrased"][k] for k in clean], [correct["oracle"][k] for k in clean])
         claims.put("alignment.gap_to_text_oracle", gap, "<= 0.06")
-    for name, goal in (("raw", "> 0.2"), ("rephrased", "<= 0.01")):
+    for name, goal in (("raw", "> 0.2"), ("rephrased", "<= 0.01"), ("shipped", None)):
         if name in said:
             leaks = sum(bool(leak(reply.text)) for reply in said[name])
             claims.put(f"alignment.reply_leak.{name}", wilson(leaks, len(examples)), goal)

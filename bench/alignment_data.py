@@ -21,13 +21,16 @@ from pathlib import Path
 from foreign_rephraser import train_foreign
 from results import ROOT, Claims, spent
 
+from earnest.completion import content_key
 from earnest.engines.load import model_key
 from earnest.files import read_json_lines
 from earnest.finding import Metric
 from earnest.run import read_metrics
 from earnest.statistics import wilson
+from earnest.world.dataset import world_version
 
-OUT = ROOT / "runs" / "pocket-alignment"
+OUT = ROOT / "runs" / f"pocket-alignment-{content_key([model_key('pocket'), world_version()])[:8]}"
+"""Another pocket or another world has another folder: nothing in it can be of an earlier one."""
 CLIPS, DATA_SEED = 3000, 40
 ROWS_KILLED = 10_000
 SCORED = 6000
@@ -40,7 +43,7 @@ def earnest(*arguments: object) -> None:
 
 
 def make_data(clips: int, seed: int, threads: int) -> Path:
-    """World, surrogates, questions, targets; returns the folder of the targets."""
+    """World, surrogates, questions, targets, or what is missing of them; returns the folder of the targets."""
     world, asked, targets = OUT / "world", OUT / "questions", OUT / "targets"
     earnest("make", "world", world, "-n", clips, "--split", "train", "--seed", seed)
     earnest("make", "surrogates", OUT / "surrogates", "--corpus", f"world={world}")

@@ -9,7 +9,7 @@ import pytest
 from earnest.alignment.leaks import leak, list_key
 from earnest.pocket import language
 from earnest.pocket.curriculum import draw_exchange
-from earnest.pocket.targets import LEAK
+from earnest.world.replies import LEAKS
 from earnest.world.scenes import plan_scene
 
 
@@ -23,6 +23,10 @@ from earnest.world.scenes import plan_scene
         ("The provided caption", ("the provided", "caption")),
         ("<start_audio> is how it begins", ("start_audio",)),
         ("The provided audio description is short.", ("description",)),
+        ("The audio is described as calm.", ("is described",)),
+        ("It was captioned as rain; the label is rain.", ("captioned as", "the label is")),
+        ("There is a transcript that says so.", ("transcript",)),
+        ("He gives a description, and the text of the speech is short.", ("description", "text")),
     ],
 )
 def test_a_reply_that_speaks_of_a_text_leaks(text: str, found: tuple[str, ...]) -> None:
@@ -37,6 +41,8 @@ def test_a_reply_that_speaks_of_a_text_leaks(text: str, found: tuple[str, ...]) 
         "The provided audio is ten seconds long.",
         "Here is a short description of what I hear.",
         "He reads his textbook and writes a job description.",
+        "I write a description: rain on a roof.",
+        "The input audio holds a dog, as described above.",
         "",
     ],
 )
@@ -44,10 +50,10 @@ def test_a_reply_that_hears_does_not(text: str) -> None:
     assert leak(text) == ()
 
 
-def test_the_closed_language_of_pocket_leaks_by_the_list_where_it_leaks_by_its_own_pattern() -> None:
+def test_the_closed_language_of_pocket_leaks_by_the_list_where_it_speaks_of_a_text() -> None:
     rng = random.Random(0)
     replies = [draw_exchange(plan_scene(rng), rng, leaks=True).reply for _ in range(300)]
-    assert [bool(leak(reply)) for reply in replies] == [bool(LEAK.search(reply)) for reply in replies]
+    assert [bool(leak(reply)) for reply in replies] == [any(lead in reply for lead in LEAKS) for reply in replies]
     assert any(leak(reply) for reply in replies)
     assert not any(leak(text) for text in (*language.DESCRIBE, *language.CAPTION_MUSIC, *language.TRANSCRIBE))
 

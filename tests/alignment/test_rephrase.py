@@ -19,6 +19,7 @@ from tests.fakes import FakeEngine
 import earnest
 from earnest.alignment.asking import Asking
 from earnest.alignment.edits import Reason, read_edit, renamed, restored
+from earnest.alignment.layouts.world import world_rows
 from earnest.alignment.leaks import leak
 from earnest.alignment.rephrase import Rephrased, Settings, prompt_of, rephrase
 from earnest.alignment.rows import Asked, Target, load_rows
@@ -26,13 +27,12 @@ from earnest.alignment.writing import save_targets
 from earnest.completion import Completion, Sampling, Stop
 from earnest.conversation import Conversation
 from earnest.errors import RecipeError
-from earnest.files import read_json_lines
-from earnest.pocket import targets as stage
+from earnest.files import read_json_lines, write_json_lines
 from earnest.pocket.clips import adapter_scene
 from earnest.pocket.curriculum import rephrase_prompt
+from earnest.pocket.world_questions import world_questions
 from earnest.run import RunDirectory
-from earnest.world.items import item_rng
-from earnest.world.surrogates import scene_surrogate
+from earnest.world.replies import LEAKS
 
 RAW = "The description says a dog barks.\n</think>\n\nIt is a dog, says the description."
 EDIT = "I hear a dog bark, I think.\n[/think]\n\nIt is a dog, from what I hear."
@@ -218,36 +218,26 @@ def test_pocket_is_shown_its_own_form(tmp_path: Path) -> None:
     assert words.format(reply=renamed(raw, spaced=True)) == rephrase_prompt(raw)
     said = "<answer> [think] i hear a dog [00:01]. [/think] [answer] yes [/answer]</answer>"
     edit = read_edit(said, raw, cut=False, spaced=True)
-    assert (edit.text, edit.reason.value) == stage._judge(raw, said, leaks=True)  # pyright: ignore[reportPrivateUsage]
+    assert (edit.text, edit.reason) == ("<think> i hear a dog [00:01].</think><answer> yes</answer>", Reason.REPHRASED)
 
 
-def pocket_rows(clips: int, turns: int = 5) -> list[Asked]:
-    rows: list[Asked] = []
-    for number in range(1, clips + 1):
-        scene = adapter_scene("train", 77, number)
-        users = stage.users_of(scene, item_rng("questions", 77, number), turns)
-        rows += [
-            Asked(
-                f"{number}-{k}", Path(f"{number}.flac"), scene_surrogate(scene), scene.duration_s,
-                instruction=scene.extra["genre"] == "request", question=user, clip=str(number),
-            )
-            for k, user in enumerate(users)
-        ]  # fmt: skip
-    return rows
+def pocket_rows(folder: Path, clips: int) -> list[Asked]:
+    scenes = [adapter_scene("train", 77, number) for number in range(1, clips + 1)]
+    write_json_lines(folder / "scenes.jsonl", (scene.to_json() for scene in scenes))
+    return list(world_questions(world_rows(scenes, folder), 5))
 
 
-def test_pocket_rephrases_itself_as_its_own_stage_does(tmp_path: Path) -> None:
+def test_pocket_rephrases_itself(tmp_path: Path) -> None:
     engine = earnest.load("pocket", threads=1)
-    rows = pocket_rows(6)
     settings = Settings(words="pocket", only_leaking=True)
-    found = [each.row for each in made(engine, rows, tmp_path, settings, slice_rows=16)]
+    found = [each.row for each in made(engine, pocket_rows(tmp_path / "world", 12), tmp_path, settings, slice_rows=16)]
     assert sum(bool(leak(row.raw)) for row in found) / len(found) > 0.2
     assert not any(leak(row.target or "") for row in found)
-    for row in found:
-        edited = engine.generate([Conversation().user(rephrase_prompt(row.raw))], Sampling(max_new_tokens=512))[0].text
-        judged = stage._judge(row.raw, edited if leak(row.raw) else None, leaks=bool(leak(row.raw)))  # pyright: ignore[reportPrivateUsage]
-        assert row.target == judged[0]
-        assert row.reason == (judged[1] if not row.instruction else "spoken instruction")
+    edited = [row for row in found if row.reason == Reason.REPHRASED.value]
+    assert len(edited) > 4
+    for row in edited:
+        lead = next(lead for lead in LEAKS if lead in row.raw)
+        assert row.target == row.raw.replace(lead, "i hear")
 
 
 # ---- on disk, and again
@@ -333,6 +323,24 @@ def test_what_is_wrong_in_the_reply_stays_wrong(raw: str, edited: str, cut: bool
     said = f"<answer>[think]{thought}[/think][answer]{answer}[/answer]</answer>"
     edit = read_edit(said, raw, cut=cut, spaced=False)
     assert edit.reason == (Reason.REPHRASED if taken else Reason.CHANGED)
+
+
+@pytest.mark.parametrize(
+    ("edited", "taken"),
+    [
+        ("i hear click [00:09], then trumpet, low, fast [00:22].", True),
+        ("i hear click [00:09], then trumpet [00:22].", False),
+        ("i hear cow [00:09], then trumpet, low, fast [00:22].", False),
+        ("i hear click, man [00:09], then trumpet, low, fast [00:22].", False),
+    ],
+)
+def test_an_exact_edit_changes_what_betrays_and_no_other_word(edited: str, taken: bool) -> None:
+    raw = "<think> the text mentions click [00:09], then trumpet, low, fast [00:22].</think><answer> trumpet</answer>"
+    said = f"<answer> [think] {edited} [/think] [answer] trumpet [/answer]</answer>"
+    assert read_edit(said, raw, cut=False, spaced=True, exact=True).reason == (
+        Reason.REPHRASED if taken else Reason.CHANGED
+    )
+    assert read_edit(said, raw, cut=False, spaced=True).reason == Reason.REPHRASED
 
 
 def test_a_cut_reply_may_lose_figures_at_its_end_alone() -> None:

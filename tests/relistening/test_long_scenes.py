@@ -22,6 +22,7 @@ from earnest.relistening.long_scenes import (
     LONGEST_S,
     MOST_PLACES,
     NOUNS,
+    ORDERS,
     SHORTEST_S,
     TEMPLATES,
     TOKEN_S,
@@ -76,6 +77,13 @@ def test_every_scene_is_asked_about_the_modality_whose_turn_it_is(asked: list[tu
     assert sum(own) > 0.8 * COUNT
     assert len({example.groups["template"] for example in first}) > 8
     assert len({example.id for example, _, _ in asked}) == len(asked) > 2 * COUNT
+
+
+def test_an_order_is_asked_where_a_first_pass_cannot_tell_it(asked: list[tuple[Example, Scene, Trace]]) -> None:
+    orders = [example for example, _, _ in asked if example.groups["template"] in ORDERS]
+    assert {example.groups["template"] for example in orders} == set(ORDERS)
+    for example in orders:
+        assert len({int(start_s / TOKEN_S) for start_s, _ in example.evidence}) == 1
 
 
 def test_a_trace_goes_back_to_all_of_the_evidence(asked: list[tuple[Example, Scene, Trace]]) -> None:

@@ -18,6 +18,8 @@ SHORTEST, LONGEST = 0.5, 1.5
 """Of an edit, as a share of what was edited, in characters (ALARM, section 3)."""
 CUT_SLACK_WORDS = 3
 """By how many words an edit may go beyond the place where a cut reply breaks off."""
+EXACT_WORDS = 3
+"""At most so many are changed at a place that betrays, where an edit must be exact ("the text mentions")."""
 _TAG = re.compile(r"</?(?:think|answer|seg)>")
 _OWN = re.compile(r"<(/?)(think|answer)>")
 _RENAMED = re.compile(r"\[(/?)(think|answer)\]")
@@ -45,7 +47,8 @@ class Reason(StrEnum):
     COMPLETED = "completed"
     """R0 was cut, and the edit goes on behind the cut."""
     CHANGED = "changed"
-    """The edit has other figures (times, counts) than R0, or another answer: what is wrong in R0 stays wrong in R."""
+    """The edit has other figures (times, counts) than R0, another answer, or, where it must be exact, more changed
+    words than those that betray: what is wrong in R0 stays wrong in R."""
     ANSWER_TOKENS = "answer tokens"
 
 
@@ -84,7 +87,7 @@ def restored(edited: str, *, spaced: bool) -> str:
     return found.replace("</think> <answer>", "</think><answer>")
 
 
-def read_edit(said: str, raw: str, *, cut: bool, spaced: bool) -> Edit:
+def read_edit(said: str, raw: str, *, cut: bool, spaced: bool, exact: bool = False) -> Edit:
     """Takes the edited reply out of what a rephraser said, and judges it.
 
     Args:
@@ -92,6 +95,7 @@ def read_edit(said: str, raw: str, *, cut: bool, spaced: bool) -> Edit:
         raw: R0.
         cut: whether R0 was cut at its limit.
         spaced: as in `renamed`.
+        exact: whether words that betray nothing must stay as they are, all of them, as pocket's LLM learnt it.
     """
     inner = _answer_in(said)
     if inner is None:
@@ -107,7 +111,7 @@ def read_edit(said: str, raw: str, *, cut: bool, spaced: bool) -> Edit:
         return Edit(None, Reason.TAGS)
     if cut and _goes_on(raw.split(), text.split()):
         return Edit(None, Reason.COMPLETED)
-    if _figures(text, raw, cut) or _answered(text, raw):
+    if _figures(text, raw, cut) or _answered(text, raw) or (exact and _elsewhere(text, raw)):
         return Edit(None, Reason.CHANGED)
     return Edit(text, Reason.REPHRASED)
 
@@ -122,6 +126,14 @@ def _answered(text: str, raw: str) -> bool:
     """Whether the answers in tags differ, where that of R0 betrays nothing that must be edited."""
     own, given = (_ANSWERED.findall(one) for one in (text, raw))
     return any(one.split() != two.split() for one, two in zip(own, given, strict=False) if not leak(two))
+
+
+def _elsewhere(text: str, raw: str) -> bool:
+    """Whether more words are changed than those that betray, with their article and verb."""
+    before, after = raw.split(), text.split()
+    edits = SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
+    changed = [before[start:end] for kind, start, end, _, _ in edits if kind != "equal"]
+    return any(len(words) > EXACT_WORDS or not leak(" ".join(words)) for words in changed)
 
 
 def _opened(tag: re.Match[str]) -> str:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 RAW, REPHRASED, GROUND_TRUTH = "raw", "rephrased", "ground_truth"
 SCORED_ROWS = 1000
 """Rows whose likelihood is taken by default."""
+HEADLINES = ("leak.raw_of_all", "leak_reduction", "nll_same.ratio", "cut")
+"""What is told of the findings where there is no room for the table."""
 _SHOWN = {RAW: "R0", REPHRASED: "R", GROUND_TRUTH: "ground truth"}
 _WORD = re.compile(r"\w+|[^\w\s]")
 _UNIT = "nats"

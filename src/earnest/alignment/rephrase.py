@@ -8,11 +8,12 @@ reason; R0 stands in its place only where that is asked for.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from earnest.alignment.asking import SLICE_ROWS, THINKING_TOKENS, Asking, slices, thought_out
 from earnest.alignment.edits import FAILED, KEPT_RAW, Reason, read_edit, renamed
-from earnest.alignment.leaks import leak
+from earnest.alignment.leaks import leak, list_key
 from earnest.alignment.rows import Asked, Target, as_kind
 from earnest.completion import Completion, Sampling, Stop
 from earnest.conversation import Conversation
@@ -71,6 +72,17 @@ class Settings:
     def raw_sampling(self) -> Sampling:
         """Of R0."""
         return Sampling(self.max_new_tokens, self.temperature, self.top_p, self.seed)
+
+    def made_of(self, model_key: str, rephraser_key: str) -> dict[str, Any]:
+        """All that decides what is made of a row: another run is not continued in the same folder."""
+        return {
+            "makes": "targets",
+            "model_key": model_key,
+            "rephraser_key": rephraser_key,
+            **asdict(self),
+            "prompt": prompt_of(self.words).id,
+            "leaks": list_key(),
+        }
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -181,7 +193,8 @@ def _target(row: Asked, raw: Completion, edit: Completion | None, settings: Sett
     if edit.stop is Stop.FAILED:
         text, reason, said = None, Reason.REPHRASE_FAILED, edit.error
     else:
-        read = read_edit(edit.text, raw.text, cut=cut, spaced=settings.words == "pocket")
+        closed = settings.words == "pocket"
+        read = read_edit(edit.text, raw.text, cut=cut, spaced=closed, exact=closed)
         text, reason, said = read.text, read.reason, edit.text
     if text is None and settings.keep_raw and reason.value not in FAILED:
         return Rephrased(replace(made, target=raw.text, reason=KEPT_RAW + reason.value), said)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -86,7 +85,6 @@ def rephrase(
 
     from earnest.alignment import rephrase as making
     from earnest.alignment.asking import SLICE_ROWS, Asking, slices
-    from earnest.alignment.leaks import list_key
     from earnest.alignment.writing import save_targets
     from earnest.cli.data import source_of
     from earnest.errors import EarnestError
@@ -100,10 +98,11 @@ def rephrase(
     models = Models([model, rephraser], loading, ray=ray, actors=actors, actor_gpus=actor_gpus)
     models.require(rephraser, "bounding the rephraser's thinking", "give --thinking-tokens 0", *settings.needs)
     made_of = {
-        "makes": "targets", **source_of(data), "model": model, "model_key": models.keys[model],
-        "rephraser": rephraser, "rephraser_key": models.keys[rephraser], **asdict(settings),
-        "prompt": making.prompt_of(settings.words).id, "leaks": list_key(),
-    }  # fmt: skip
+        **source_of(data),
+        "model": model,
+        "rephraser": rephraser,
+        **settings.made_of(models.keys[model], models.keys[rephraser]),
+    }
     run = RunDirectory(out)
     run.settle(made_of)
     tokens_of = _counter(model) if answer_tokens else None
@@ -145,7 +144,7 @@ def rephrase(
 def _measure(
     run: RunDirectory, models: Models, model: str, others: dict[str, dict[str, str]], score: int, seed: int
 ) -> None:
-    from earnest.alignment.measures import measure
+    from earnest.alignment.measures import HEADLINES, measure
     from earnest.alignment.writing import read_written
     from earnest.cli.concerns import print_table
     from earnest.engines.local import LocalEngine
@@ -167,7 +166,7 @@ def _measure(
     run.write_findings([finding])
     for table in finding.tables:
         print_table(table)
-    for name in ("leak.raw_of_all", "leak_reduction", "nll_same.ratio", "cut"):
+    for name in HEADLINES:
         if name in finding.metrics:
             console.print(f"{name}: {finding.metrics[name]}", markup=False)
 

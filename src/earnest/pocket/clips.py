@@ -1,4 +1,4 @@
-"""Rendered scenes for training, as log-mels: planned, rendered and measured in parallel over cores."""
+"""Rendered scenes for training, as log-mels or as files: planned, rendered and measured in parallel over cores."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from earnest.files import write_atomic, write_json_lines
 from earnest.world.items import item_rng
 from earnest.world.mixing import measure, render
 from earnest.world.scenes import plan_request, plan_scene
@@ -28,11 +30,11 @@ class Heard:
 
 
 def ear_scene(split: str, seed: int, index: int) -> Scene:
-    """A short, dense scene for the encoders; one in six is a spoken request."""
+    """A short, dense scene for the encoders; one in five is a spoken request."""
     rng = item_rng(split, seed, index)
     lengths = measure(split, rng)
     voices = cast_of(split)
-    if index % 6 == 0:
+    if index % 5 == 0:
         forbidden = rng.random() < 0.5
         return plan_request(rng, split, index, forbidden=forbidden, measure=lengths, voices=voices, seed=seed)
     genre = rng.choice(("sound", "music", "speech", "speech", "mixed", "mixed", "narrated", "narrated"))
@@ -88,3 +90,35 @@ def _hear_chunk(job: tuple[str, str, int, int, int]) -> list[Heard]:
         mel = log_mel(torch.from_numpy(samples), MelConfig())[0]
         heard.append(Heard(scene, mel.to(torch.float16).numpy()))
     return heard
+
+
+def write_clips(folder: Path, kind: str, split: str, seed: int, count: int, *, workers: int = 2) -> Path:
+    """Scenes 0 .. count - 1 of a kind as `earnest make world` lays them down; clips that are there are not made again.
+
+    Args:
+        folder: receives scenes.jsonl and audio/ID.flac.
+        kind: key of `SCENES`.
+        split: decides voices, sound parameters and wordings.
+        seed: of the whole pool.
+        count: number of scenes.
+        workers: processes.
+
+    Returns:
+        The folder.
+    """
+    (folder / "audio").mkdir(parents=True, exist_ok=True)
+    jobs = [(folder, kind, split, seed, start, min(count, start + _CHUNK)) for start in range(0, count, _CHUNK)]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        scenes = [scene for chunk in pool.map(_write_chunk, jobs) for scene in chunk]
+    write_json_lines(folder / "scenes.jsonl", (scene.to_json() for scene in scenes))
+    return folder
+
+
+def _write_chunk(job: tuple[Path, str, str, int, int, int]) -> list[Scene]:
+    folder, kind, split, seed, start, end = job
+    scenes = [SCENES[kind](split, seed, index) for index in range(start, end)]
+    for scene in scenes:
+        path = folder / "audio" / f"{scene.id}.flac"
+        if not path.exists():
+            write_atomic(path, render(scene).flac_bytes())
+    return scenes

@@ -30,6 +30,11 @@ HARD: tuple[str, ...] = (
 DRAWS = 4
 """How often one of them is tried on a scene: counts are turned down so that their numbers stay balanced."""
 
+HEARD = 0.6
+"""Share of the streams that come with air, like something heard; the others are texts."""
+LEAKS_OVER_HEARD, LEAKS_OVER_TEXT = 0.15, 0.9
+"""How often replies over them speak of a text, where a question tempts to."""
+
 
 @dataclass(frozen=True)
 class Exchange:
@@ -89,14 +94,21 @@ def draw_pack(rng: random.Random, mix: Mix) -> Pack:
         return _request_pack(rng, mix)
     genre = "narrated" if rng.random() < mix.narrated else None
     scene = plan_scene(rng, duration_s=rng.uniform(6.0, 10.0), count=5) if mix.short else plan_scene(rng, genre=genre)
-    streamed = rng.random() < mix.stream
-    leaks = not streamed or rng.random() < 0.3
-    surrogate = scene_stream(scene, rng, robust=rng.random() < 0.7) if streamed else scene_surrogate(scene)
+    surrogate, leaks = _surrogate(scene, rng, mix)
     exchanges = tuple(
         _recall(scene, rng, mix) if rng.random() < mix.recall else draw_exchange(scene, rng, leaks=leaks, hard=mix.hard)
         for _ in range(mix.turns)
     )
     return Pack(surrogate, exchanges)
+
+
+def _surrogate(scene: Scene, rng: random.Random, mix: Mix) -> tuple[str | list[Slot], bool]:
+    """A scene as text or as a stream, and whether replies betray that there is one."""
+    if rng.random() >= mix.stream:
+        return scene_surrogate(scene), True
+    heard = rng.random() < HEARD
+    leaks = rng.random() < (LEAKS_OVER_HEARD if heard else LEAKS_OVER_TEXT)
+    return scene_stream(scene, rng, robust=rng.random() < 0.7, heard=heard), leaks
 
 
 def draw_exchange(scene: Scene, rng: random.Random, *, leaks: bool, hard: float = 0.0) -> Exchange:
@@ -238,9 +250,7 @@ def _request_pack(rng: random.Random, mix: Mix) -> Pack:
             exchanges.append(Exchange(instruction, helped))
     exchanges.append(Exchange(rng.choice(language.TRANSCRIBE), f"{scene.events[0].name}."))
     rng.shuffle(exchanges)
-    streamed = rng.random() < mix.stream
-    surrogate = scene_stream(scene, rng, robust=rng.random() < 0.7) if streamed else scene_surrogate(scene)
-    return Pack(surrogate, tuple(exchanges))
+    return Pack(_surrogate(scene, rng, mix)[0], tuple(exchanges))
 
 
 def _plain_pack(rng: random.Random) -> Pack:

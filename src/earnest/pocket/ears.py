@@ -16,6 +16,7 @@ from earnest.fused.configuration import EarConfig, MelConfig
 from earnest.fused.encoders import EarEncoder
 from earnest.fused.mel import hz_of, mel_of
 from earnest.pocket.clips import Heard, hear
+from earnest.pocket.ship import as_shipped
 from earnest.training.checkpoint import Checkpointer
 from earnest.training.optimisers import Optimisers
 from earnest.training.schedule import one_cycle
@@ -118,7 +119,7 @@ def train(settings: EarSettings, out: Path, *, log: Callable[[str], None] = prin
             rest = {"step": step + 1, "rng": rng.bit_generator.state, "optimisers": optimisers.state_dict()}
             checkpoint.save(states | rest)
     for name, (ear, _) in ears.items():
-        ear.eval().save_pretrained(out / name)
+        as_shipped(ear).eval().save_pretrained(out / name)
     checkpoint.clear()
     return out
 

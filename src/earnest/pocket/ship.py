@@ -7,15 +7,28 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from earnest.engines.lora import CONFIG, copy_adapter
 from earnest.errors import RecipeError
 from earnest.files import write_json
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 WEIGHTS = Path(__file__).parent / "weights"
 CARD = "training.json"
 MAX_BYTES = 16 * 2**20
+
+
+def as_shipped(model: PreTrainedModel) -> PreTrainedModel:
+    """The model with weights as float16 holds them, in float32: all that is trained on it sees what is shipped."""
+    import torch
+
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.half().float())
+    return model
 
 
 @dataclass(frozen=True)
@@ -64,6 +77,8 @@ def ship(
     for path in files:
         if path.name != "stage.json":
             shutil.copyfile(path, fresh / path.name)
+    config = fresh / "config.json"
+    write_json(config, json.loads(config.read_text("utf-8"), object_hook=_nameless))
     (fresh / CARD).write_text(json.dumps(card, indent=1) + "\n")
     shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)
@@ -105,6 +120,11 @@ def put_adapters(
     write_json(fresh / card, content)
     shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)
+
+
+def _nameless(table: dict[str, Any]) -> dict[str, Any]:
+    """A table of a config without the folder that its part was trained in, which tells nobody anything elsewhere."""
+    return {name: value for name, value in table.items() if name != "_name_or_path"}
 
 
 def stage_seconds(root: Path, stages: Sequence[str]) -> dict[str, float]:

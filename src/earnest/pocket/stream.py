@@ -3,7 +3,8 @@
 A stream has one slot every `SLOT_S` seconds and the time every second. A slot holds a piece of the event
 that is heard there, a mixture of two where events overlap, or the blank. In text-only training these
 streams are made from the timeline, with soft boundaries, confusions and noise, so that the frozen LLM later
-reads imperfect embeddings as well (spec: "stream-robust").
+reads imperfect embeddings as well (spec: "stream-robust"). Where nothing sounds, what was heard holds some air beside
+the blank; a stream without is a text like any other, and an LLM speaks of it as of a text.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from __future__ import annotations
 import random
 from typing import NamedTuple
 
-from earnest.pocket.tokenizer import BLANK, TIME
+from earnest.pocket.tokenizer import AIR, BLANK, TIME
 from earnest.world.surrogates import clock
 from earnest.world.timeline import Event, Scene
 
 SLOT_S = 0.256
 """Length of a slot in seconds: 16000 / (256 * 16) = 3.906 slots a second."""
+AIR_SHARES = (0.05, 0.4)
+"""Of a slot between two events."""
 
 
 class Slot(NamedTuple):
@@ -27,13 +30,14 @@ class Slot(NamedTuple):
     share: float
 
 
-def scene_stream(scene: Scene, rng: random.Random, *, robust: bool) -> list[Slot]:
+def scene_stream(scene: Scene, rng: random.Random, *, robust: bool, heard: bool) -> list[Slot]:
     """Writes a scene as slots with a time every second.
 
     Args:
         scene: the timeline.
         rng: source of every choice.
         robust: blur boundaries, confuse some slots.
+        heard: put air between the events.
     """
     n_slots = max(1, round(scene.duration_s / SLOT_S))
     layers: list[list[Slot]] = [[] for _ in range(n_slots)]
@@ -45,6 +49,9 @@ def scene_stream(scene: Scene, rng: random.Random, *, robust: bool) -> list[Slot
     slots = [_merge(layer, rng) for layer in layers]
     if robust:
         slots = _blur(slots, rng)
+    if heard:
+        share = rng.uniform(*AIR_SHARES)
+        slots = [Slot(BLANK, AIR, share) if slot.piece == slot.other == BLANK else slot for slot in slots]
     stream: list[Slot] = []
     second = 0
     for place, slot in enumerate(slots):

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from earnest.pocket.batches import Batch, PackEncoder, by_length, collate
 from earnest.pocket.curriculum import Mix, draw_pack
+from earnest.pocket.ship import as_shipped
 from earnest.pocket.tokenizer import END, PAD, build_tokenizer
 from earnest.training.checkpoint import Checkpointer
 from earnest.training.optimisers import Optimisers
@@ -171,7 +172,7 @@ def train(settings: TextLLMSettings, out: Path, *, log: Callable[[str], None] = 
                     "optimisers": optimisers.state_dict(),
                 }
             )
-    model.save_pretrained(out)
+    as_shipped(model).save_pretrained(out)
     tokenizer.save_pretrained(out)
     checkpoint.clear()
     return out

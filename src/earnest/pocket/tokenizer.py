@@ -26,6 +26,9 @@ TIME = "▁[{clock}"
 BLANK = "▁_"
 """The piece that stands for "nothing happens here" in a stream."""
 
+AIR = "▁~"
+"""What a recording holds between two events, and a text does not."""
+
 MAX_SECONDS = 60
 PAD, USER, ASSISTANT, SYSTEM, END = "<pad>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>"
 AUDIO_START, AUDIO_END, AUDIO = "<start_audio>", "<end_audio>", "<audio>"
@@ -83,7 +86,7 @@ def _pieces() -> list[str]:
     pieces += [f",▁{pitch},▁{tempo}" for pitch in PITCHES for tempo in TEMPI]
     pieces += [f",▁the▁{ordinal}▁speaker,▁gender:▁{who}]" for ordinal in ORDINALS[:2] for who in SPEAKERS]
     pieces += [f",▁{who}" for who in SPEAKERS]
-    pieces += ["▁(duration:", "s)", "s,▁the▁number▁of▁speakers:", "].", "],", "▁\n", BLANK]
+    pieces += ["▁(duration:", "s)", "s,▁the▁number▁of▁speakers:", "].", "],", "▁\n", BLANK, AIR]
     pieces += ["▁[think]", "▁[/think]", "▁[answer]", "▁[/answer]"]
     texts = [*corpus(), *REQUEST_FORMS, *LEAKS, HEARING, UNKNOWN, "choices:", "told no then none end more"]
     texts += [wording for t in TEMPLATES.values() for wording in (*t.wordings, *t.held_out)]

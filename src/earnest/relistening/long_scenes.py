@@ -1,9 +1,10 @@
 """Long scenes of the world, their questions, and the exact reasoning that goes back to the evidence.
 
 A scene of 16 to 60 s holds bursts of events with quiet between them. A first pass that is compressed hard can tell
-which burst holds what; order, words and what belongs to what within a burst need a finer look. Questions are those
-whose cue is named and whose evidence lies within a few seconds. Reasoning cites the stretch that holds it, with a
-little more on both sides, before it says what is heard there (arXiv 2602.11909, section 3.2).
+which of its tokens holds what; order within a token, pitch, tempo and words need a finer look. Questions are those
+about such details, whose cue is named, or first or last of its kind, and whose evidence lies within a few seconds.
+Reasoning cites the stretch that holds it, with a little more on both sides, before it says what is heard there (arXiv
+2602.11909, section 3.2).
 """
 
 from __future__ import annotations
@@ -36,13 +37,15 @@ from earnest.world.timeline import Event, Scene
 from earnest.world.voices import cast_of
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
-    "sound": ("sound_after", "sound_before", "sound_first", "sound_last"),
+    "sound": ("sound_after", "sound_order"),
     "music": ("pitch_of", "tempo_of", "pitch_compare", "instrument_after"),
     "speech": ("word_after_sound", "word_first", "word_last", "last_speaker"),
 }
 """Questions about a detail at a place that a first pass can find."""
+ORDERS = ("sound_after", "sound_order", "instrument_after")
+"""Those about the order of what a first pass names: asked where all of it starts within one of its tokens."""
 GENRES: dict[str, tuple[str, ...]] = {
-    "sound": ("sound", "mixed"),
+    "sound": ("sound",),
     "music": ("mixed", "music"),
     "speech": ("mixed", "speech"),
 }
@@ -63,6 +66,8 @@ MOST_PLACES = 6
 """Things that a look-up exercise asks for."""
 NOUNS = {"sound": "sound", "music": "instrument", "speech": "word"}
 """What something is called that the first pass does not name."""
+DRAWS = 24
+"""How often a template is tried on a scene."""
 _CHUNK = 8
 
 
@@ -125,13 +130,19 @@ def questions_of(scene: Scene, seed: int, index: int, count: int) -> list[Questi
     for name in [*(own[(turn + k) % len(own)] for k in range(len(own))), *others]:
         if len(found) == count:
             break
-        question = ask(scene, rng, name)
-        if question is None or any(question.text == other.text for other in found):
-            continue
-        starts, ends = zip(*question.evidence, strict=True)
-        if max(ends) - min(starts) <= WIDEST_S:
-            found.append(question)
+        for _ in range(DRAWS):
+            question = ask(scene, rng, name)
+            if question and _fits(question) and all(question.text != other.text for other in found):
+                found.append(question)
+                break
     return found
+
+
+def _fits(question: Question) -> bool:
+    """Whether the evidence can be heard again in one piece, and the order is not told by a first pass."""
+    starts, ends = zip(*question.evidence, strict=True)
+    told = question.template in ORDERS and len({int(start / TOKEN_S) for start in starts}) > 1
+    return max(ends) - min(starts) <= WIDEST_S and not told
 
 
 def trace_of(question: Question) -> Trace:

@@ -1,8 +1,9 @@
 """Stage `scan`: pocket's first pass over long clips, compressed hard, beside its usual one for what is heard again.
 
-A small ear that takes 16 bands every 64 ms writes one soft token a second: enough to tell where something happens and
-roughly what, not what a word was. Ear and pass learn together to write the stream that the frozen LLM reads, from the
-scenes' timelines; the passes that pocket has stay as they are and become the fine ones.
+A small ear that takes 32 bands every 64 ms writes one soft token every two seconds: the names of what sounds and plays
+in it, and whether someone speaks. Details (order, pitch, tempo, words) are left to a finer look. Ear and pass learn
+together to write that in pieces that the frozen LLM reads, from the scenes' timelines; the passes that pocket has stay
+as they are and become the fine ones.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -27,22 +28,26 @@ from earnest.engines.load import find_folder
 from earnest.errors import ModelError, RecipeError
 from earnest.files import write_json
 from earnest.fused import AdapterConfig, FusedModel, FusedProcessor, PassConfig
-from earnest.fused.configuration import EarConfig, MelConfig
+from earnest.fused.configuration import SAMPLE_RATE_HZ, EarConfig, MelConfig
 from earnest.fused.encoders import EarEncoder
 from earnest.fused.mel import log_mel
-from earnest.pocket.stream import Slot, scene_stream
-from earnest.pocket.tokenizer import BLANK, TIME
+from earnest.pocket.stream import AIR_SHARES, event_pieces
+from earnest.pocket.tokenizer import AIR, BLANK
 from earnest.relistening.long_scenes import long_scene, make_long
 from earnest.training.checkpoint import Checkpointer
 from earnest.training.numbers import above_zero, at_least
 from earnest.training.optimisers import Optimisers
 from earnest.training.schedule import one_cycle
 from earnest.world.mixing import render
-from earnest.world.timeline import Scene
-from earnest.world.vocabulary import INSTRUMENTS, PITCHES, SOUNDS, SPEAKERS, TEMPI, WORDS
+from earnest.world.timeline import Event, Scene
+from earnest.world.vocabulary import INSTRUMENTS, SOUNDS
 
 EAR = "scan"
 CARD = "scan.json"
+VOICE = "▁word"
+"""What stands for all that is said: the scan does not tell words."""
+EMPTY = {BLANK: 1.0 - sum(AIR_SHARES) / 2, AIR: sum(AIR_SHARES) / 2}
+"""What a token says in which nothing sounds."""
 MEASURED = 120
 """Scenes of the validation split on which the card's numbers are measured."""
 
@@ -132,6 +137,7 @@ def with_scan(model: FusedModel, processor: FusedProcessor, settings: ScanSettin
         {"first": scan, "fine": usual},
         audio_token_id=model.config.audio_token_id,
         layers={spec.name: spec.layers for spec in model.config.encoder_specs},
+        features={spec.name: spec.feature or {} for spec in model.config.encoder_specs},
     )
     both.passes["fine"].load_state_dict(model.passes["first"].state_dict())
     return both, processor.over(both.config)
@@ -232,14 +238,13 @@ def heard(
 
 
 def _kinds(vocabulary: dict[str, int]) -> dict[str, Tensor]:
-    pieces = {
-        "sound": [f"▁|{name}|" for name in SOUNDS],
-        "instrument": [f"▁|{name}" for name in INSTRUMENTS] + [f"▁|{name}|" for name in INSTRUMENTS],
-        "pitch and tempo": [f",▁{pitch},▁{tempo}" for pitch in PITCHES for tempo in TEMPI],
-        "word": [f"▁{word}" for word in WORDS],
-        "speaker": [f",▁{who}" for who in SPEAKERS],
+    names = {
+        "sound": [name_of(Event("sound", name, 0.0, 1.0)) for name in SOUNDS],
+        "instrument": [name_of(Event("music", name, 0.0, 1.0)) for name in INSTRUMENTS],
+        # Someone speaks, or nothing is heard.
+        "voice": [VOICE, BLANK],
     }
-    return {name: torch.tensor([vocabulary[p] for p in own if p in vocabulary]) for name, own in pieces.items()}
+    return {kind: torch.tensor([vocabulary[piece] for piece in own]) for kind, own in names.items()}
 
 
 def _read(model: FusedModel, processor: FusedProcessor, settings: ScanSettings, folder: Path) -> list[_Scanned]:
@@ -255,34 +260,38 @@ def _read(model: FusedModel, processor: FusedProcessor, settings: ScanSettings, 
 def _row(model: FusedModel, scene: Scene, samples: npt.NDArray[np.float32], vocabulary: dict[str, int]) -> _Scanned:
     mel = cast(EarConfig, model.encoders[EAR].config).mel_config
     tokens = model.config.budget("first").tokens(samples.size)
-    ids, shares = _wanted(scene, tokens, vocabulary)
+    token_s = model.config.budget("first").samples_per_token / SAMPLE_RATE_HZ
+    ids, shares = _wanted(scene, tokens, token_s, vocabulary)
     return _Scanned(log_mel(torch.from_numpy(np.array(samples)), mel)[0], samples.size, ids, shares)
 
 
-def _wanted(scene: Scene, tokens: int, vocabulary: dict[str, int]) -> tuple[Tensor, Tensor]:
+def _wanted(scene: Scene, tokens: int, token_s: float, vocabulary: Mapping[str, int]) -> tuple[Tensor, Tensor]:
     """What each soft token is to write: ids [n, P], -1 where there are fewer, and their shares [n, P].
 
-    All that is heard in its time, in equal parts of the fine stream's slots; the blank only where nothing is.
+    The name of each event that is heard in its time, by how long it is; blank and air only where nothing is.
     """
-    slots = [s for s in scene_stream(scene, random.Random(scene.seed), robust=False) if s.piece[:2] != TIME[:2]]
     own: list[dict[str, float]] = [{} for _ in range(tokens)]
-    for place, slot in enumerate(slots):
-        token = min(tokens - 1, place * tokens // len(slots))
-        for piece, share in _of(slot):
-            own[token][piece] = own[token].get(piece, 0.0) + share
-    most = max(1, *(len(pieces) for pieces in own))
+    for event in scene.events:
+        first, last = (min(tokens - 1, int(second / token_s)) for second in (event.start_s, event.end_s))
+        for token in range(first, last + 1):
+            heard_s = min(event.end_s, (token + 1) * token_s) - max(event.start_s, token * token_s)
+            if heard_s > 0:
+                piece = name_of(event)
+                own[token][piece] = own[token].get(piece, 0.0) + heard_s
+    own = [pieces or EMPTY for pieces in own]
+    most = max(len(pieces) for pieces in own)
     ids, shares = torch.full((tokens, most), -1), torch.zeros(tokens, most)
     for token, pieces in enumerate(own):
         total = sum(pieces.values())
-        for place, (piece, share) in enumerate(pieces.items() if pieces else [(BLANK, 1.0)]):
+        for place, (piece, share) in enumerate(pieces.items()):
             ids[token, place] = vocabulary[piece]
-            shares[token, place] = share / (total or 1.0)
+            shares[token, place] = share / total
     return ids, shares
 
 
-def _of(slot: Slot) -> list[tuple[str, float]]:
-    both = [(slot.piece, 1.0 - slot.share), (slot.other, slot.share)]
-    return [(piece, share) for piece, share in both if share > 0 and piece != BLANK]
+def name_of(event: Event) -> str:
+    """The piece that names an event: its first in a stream, and one for whatever is said."""
+    return VOICE if event.kind == "speech" else event_pieces(event)[0][0]
 
 
 def _adapted(model: FusedModel, batch: Sequence[_Scanned]) -> list[Tensor]:

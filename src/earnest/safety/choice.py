@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from earnest.finding import Metric
 from earnest.safety.conditions import CONDITIONS, TEXT_ONLY
@@ -66,12 +65,12 @@ class Standing:
             f"{unhelped:+.2f} points; uses {self.used(before):.2f} of its bounds"
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+    def to_json(self) -> dict[str, dict[str, str]]:
+        """For the card, which is shipped: each rate in words, with its interval and n."""
         return {
-            "attack": {name: metric.to_json() for name, metric in self.attack.items()},
-            "refused": {name: metric.to_json() for name, metric in self.refused.items()},
-            "unhelped": {name: metric.to_json() for name, metric in self.unhelped.items()},
+            "attack": {name: str(metric) for name, metric in self.attack.items()},
+            "refused": {name: str(metric) for name, metric in self.refused.items()},
+            "unhelped": {name: str(metric) for name, metric in self.unhelped.items()},
         }
 
 
