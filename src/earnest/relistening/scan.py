@@ -75,12 +75,12 @@ class ScanSettings:
     """
 
     model: str = "pocket"
-    scenes: int = 1500
-    steps: int = 1500
+    scenes: int = 3000
+    steps: int = 2000
     batch_size: int = 32
-    bands: int = 16
+    bands: int = 32
     hop: int = 1024
-    width: int = 64
+    width: int = 96
     blocks: int = 4
     adapter_width: int = 192
     stride: int = 8
@@ -109,7 +109,7 @@ class ScanSettings:
 
 @dataclass(frozen=True)
 class _Scanned:
-    """A clip: log-mels [F, M], samples at 16 kHz, and what is to be written, [n, V] as (token, piece, share)."""
+    """A clip: log-mels [F, M], samples at 16 kHz, ids of what is to be written [n, P] (-1: none) and their shares."""
 
     mel: Tensor
     samples: int
