@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from alignment_data import CLIPS, DATA_SEED, OUT, make_data
+from alignment_data import OUT, require_data
 from results import Claims, spent
 
 from earnest.alignment.features import Features
@@ -193,8 +193,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="these variants alone, separated by commas")
     options = parser.parse_args()
     started = time.time()
-    if not (OUT / "targets" / "findings.json").exists():
-        make_data(CLIPS, DATA_SEED, options.threads)
+    require_data(options.threads)
     rows = load_rows(OUT / "targets" / "targets.jsonl", Target)
     wanted = options.only.split(",") if options.only else [variant.name for variant in VARIANTS]
     folders = {variant.name: train(variant, rows, options) for variant in VARIANTS if variant.name in wanted}

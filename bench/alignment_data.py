@@ -42,6 +42,12 @@ def earnest(*arguments: object) -> None:
     subprocess.run([sys.executable, "-m", "earnest", *map(str, arguments)], check=True, cwd=ROOT)
 
 
+def require_data(threads: int) -> None:
+    """Makes the data that the other benchmarks of alignment stand on, unless it is there."""
+    if not (OUT / "targets" / "findings.json").exists():
+        make_data(CLIPS, DATA_SEED, threads)
+
+
 def make_data(clips: int, seed: int, threads: int) -> Path:
     """World, surrogates, questions, targets, or what is missing of them; returns the folder of the targets."""
     world, asked, targets = OUT / "world", OUT / "questions", OUT / "targets"

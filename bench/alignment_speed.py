@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from alignment_data import CLIPS, DATA_SEED, make_data
+from alignment_data import require_data
 from results import Claims
 from torch import nn
 from transformers import Trainer, TrainingArguments
@@ -105,8 +105,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     started = time.time()
-    if not (OUT / "targets" / "findings.json").exists():
-        make_data(CLIPS, DATA_SEED, options.threads)
+    require_data(options.threads)
     every = rows_of(load_rows(OUT / "targets" / "targets.jsonl", Target), "rephrased")
     of: dict[str, list[Target]] = {}
     for row in every:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from earnest.alignment.features import Features
 from earnest.alignment.lessons import Lessons, lessons_of
@@ -112,6 +112,29 @@ def logits_of(model: FusedModel, batch: Batch, soft: Sequence[Tensor]) -> tuple[
     return found.logits[learnt[:, columns]], batch.labels.to(device)[learnt]
 
 
+def optimisers_of(
+    audio_pass: nn.Module, frozen: Sequence[str], *, muon_rate: float, learning_rate: float, weight_decay: float
+) -> Optimisers:
+    """Optimisers of a pass, convolutions under Muon; the parameters of what is frozen are left as they are.
+
+    Args:
+        audio_pass: what is trained.
+        frozen: names, within the pass, of modules that stay as they are.
+        muon_rate: peak for the convolutions.
+        learning_rate: peak for the rest.
+        weight_decay: of both.
+    """
+    for name, parameter in audio_pass.named_parameters():
+        parameter.requires_grad_(name.partition(".")[0] not in frozen)
+    return Optimisers(
+        audio_pass.named_parameters(),
+        lambda _, parameter: parameter.ndim == 3,
+        muon_rate=muon_rate,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+    )
+
+
 def train_pass(
     model: FusedModel,
     processor: FusedProcessor,
@@ -174,11 +197,9 @@ def train_pass(
     targets = sum(len(pack.lessons) for pack in lessons.packs)
     log(f"{targets} targets, {len(lessons.clips)} clips heard in {time.perf_counter() - started:.0f} s")
     audio_pass = model.passes[PASS]
-    for name, parameter in audio_pass.named_parameters():
-        parameter.requires_grad_(name.partition(".")[0] not in frozen)
-    optimisers = Optimisers(
-        audio_pass.named_parameters(),
-        lambda _, parameter: parameter.ndim == 3,
+    optimisers = optimisers_of(
+        audio_pass,
+        frozen,
         muon_rate=settings.muon_rate,
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
@@ -191,14 +212,11 @@ def train_pass(
     made_of = content_key([numbers, list(frozen), state_key(model), lessons.key])
     checkpoint = Checkpointer(out / "checkpoint.pt", settings.every)
     first = 0
-    if state := checkpoint.load():
-        if state["made_of"] == made_of:
-            first = state["step"]
-            audio_pass.load_state_dict(state["pass"])
-            optimisers.load_state_dict(state["optimisers"])
-            log(f"goes on behind step {first}")
-        else:
-            log(f"{checkpoint.path} is of other numbers, targets or weights: begins anew")
+    if state := checkpoint.resumed(made_of, "targets", log):
+        first = state["step"]
+        audio_pass.load_state_dict(state["pass"])
+        optimisers.load_state_dict(state["optimisers"])
+        log(f"goes on behind step {first}")
     losses: list[float] = []
     learnt = 0
     began = time.perf_counter()

@@ -44,10 +44,12 @@ def _run_ship(settings: _ship.ShipSettings, context: Context) -> None:
 
 def _made_of(*modules: ModuleType) -> Callable[[object], list[str]]:
     """Keys of the sources that decide what is learnt, and of the world's: what others made is not gone on with."""
-    digest = hashlib.sha256()
-    for module in modules:
-        digest.update(Path(module.__file__ or "").read_bytes())
-    return lambda _: [world_version(), digest.hexdigest()[:16]]
+
+    def keys(_: object) -> list[str]:
+        sources = b"".join(Path(module.__file__ or "").read_bytes() for module in modules)
+        return [world_version(), hashlib.sha256(sources).hexdigest()[:16]]
+
+    return keys
 
 
 text_llm = Stage(

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from earnest.alignment.features import HeardClip
+from earnest.alignment.training import optimisers_of
 from earnest.completion import content_key
 from earnest.engines.weights import state_key
 from earnest.files import read_json_lines
@@ -21,7 +22,6 @@ from earnest.fused import FusedModel
 from earnest.pocket.stream import Slot, scene_stream
 from earnest.pocket.tokenizer import BLANK, TIME
 from earnest.training.checkpoint import Checkpointer
-from earnest.training.optimisers import Optimisers
 from earnest.training.schedule import one_cycle
 from earnest.world.timeline import Scene
 
@@ -145,11 +145,9 @@ def warm_up(
         The checkpoint, to be cleared when what follows is complete.
     """
     audio_pass = model.passes["first"]
-    for name, parameter in audio_pass.named_parameters():
-        parameter.requires_grad_(name.partition(".")[0] not in frozen)
-    optimisers = Optimisers(
-        audio_pass.named_parameters(),
-        lambda _, parameter: parameter.ndim == 3,
+    optimisers = optimisers_of(
+        audio_pass,
+        frozen,
         muon_rate=settings.muon_rate,
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
@@ -158,15 +156,12 @@ def warm_up(
     made_of = content_key([asdict(settings), list(frozen), state_key(model), _key(clips)])
     checkpoint = Checkpointer(path)
     first = 0
-    if state := checkpoint.load():
-        if state["made_of"] == made_of:
-            first = state["step"]
-            audio_pass.load_state_dict(state["pass"])
-            optimisers.load_state_dict(state["optimisers"])
-            rng.setstate(state["rng"])
-            log(f"goes on behind warm step {first}")
-        else:
-            log(f"{path} is of other numbers, clips or weights: begins anew")
+    if state := checkpoint.resumed(made_of, "clips", log):
+        first = state["step"]
+        audio_pass.load_state_dict(state["pass"])
+        optimisers.load_state_dict(state["optimisers"])
+        rng.setstate(state["rng"])
+        log(f"goes on behind warm step {first}")
     running = 0.0
     for step in range(first, settings.steps):
         chosen = rng.sample(range(len(clips)), min(len(clips), settings.batch_size))

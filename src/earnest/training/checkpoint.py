@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,20 @@ class Checkpointer:
         if not self.path.exists():
             return None
         return torch.load(self.path, map_location="cpu", weights_only=False)
+
+    def resumed(self, made_of: str, taught: str, log: Callable[[str], None]) -> dict[str, Any] | None:
+        """The last state if its `made_of` is this one; None if there is none, or, with a line in the log, another.
+
+        Args:
+            made_of: key of all that decides the weights.
+            taught: what is learnt, for the log.
+            log: one line.
+        """
+        state = self.load()
+        if state is None or state["made_of"] == made_of:
+            return state
+        log(f"{self.path} is of other numbers, {taught} or weights: begins anew")
+        return None
 
     def due(self, step: int) -> bool:
         """Whether the state after this step (counted from 0) is to be saved."""
