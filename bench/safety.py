@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--split", default=SPLIT)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--pairs", type=int, default=520, help="of requests, of each set")
-    parser.add_argument("--per-template", type=int, default=30, help="ordinary questions")
+    parser.add_argument("--per-template", type=int, default=90, help="ordinary questions")
     parser.add_argument("--no-ablations", action="store_true", help="leave them out; writes no claim")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -60,7 +60,7 @@ def main() -> None:
     if adapters is None:
         raise SystemExit("no adapters are shipped: earnest train recipes/pocket/safety.toml")
     key = adapters_key(safety_folder())
-    name = f"bench-safety-{options.split}{options.seed}-n{options.pairs}-{world_version()}"
+    name = f"bench-safety-{options.split}{options.seed}-n{options.pairs}-q{options.per_template}-{world_version()}"
     out = run_folder("pocket", key, name)
     requests = {
         which: world_requests(out / "requests", options.split, options.seed, options.pairs, which) for which in SETS
