@@ -7,6 +7,7 @@ the paper's K = 5. Writes `reliability.*` claims. The run directory is kept, so 
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from pathlib import Path
 
@@ -32,7 +33,7 @@ PROMPTED = ("idk_prompt", "mcot", "task_agent")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--split", default=SPLIT)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=2, help="1 was read when the recipe was made")
     parser.add_argument("--per-template", type=int, default=30)
     parser.add_argument("--control-items", type=int, default=150)
     parser.add_argument("--adapters", type=Path, default=None, help="instead of the shipped ones; writes no claim")
@@ -83,7 +84,8 @@ def main() -> None:
     put("reliability.silence_abstention", found["idk_sft.abstention.silent"], ">= 0.95")
     put("reliability.silence_abstention_open", found["idk_sft.abstention.silent_open"])
     put("reliability.clean_abstention_on_known", found["idk_sft.abstention_on_known"], "<= 0.05")
-    best = max(found[f"{method}.rgi_group"].value for method in PROMPTED)
+    prompted = [found[f"{method}.rgi_group"].value for method in PROMPTED]
+    best = max((value for value in prompted if not math.isnan(value)), default=-math.inf)
     for method in (*PROMPTED, "idk_sft"):
         goal = f"> {best:.4f}" if method == "idk_sft" else None
         put(f"reliability.method.{method}.rgi_group", found[f"{method}.rgi_group"], goal)

@@ -142,8 +142,8 @@ def write_claim(claim: Claim, folder: Path = RESULTS) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{claim.claim}.json"
     row = {key: value for key, value in asdict(claim).items() if key not in ("goal", "note") or value}
-    # JSON has no infinity: the log of a ratio may be one.
-    row |= {key: str(row[key]) for key in ("value", "low", "high") if row[key] in (math.inf, -math.inf)}
+    # JSON has neither infinity nor "no number": the log of a ratio may be one.
+    row |= {key: str(row[key]) for key in ("value", "low", "high") if row[key] and not math.isfinite(row[key])}
     path.write_text(json.dumps(row, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
     return path
 

@@ -104,6 +104,11 @@ def test_a_goal_may_be_about_the_interval_too() -> None:
     assert gain.text == "0.45 [0.26, inf]"
 
 
+def test_what_is_no_number_is_written(tmp_path: Path) -> None:
+    row = json.loads(results.write_claim(replace(CLAIM, value=math.nan, low=-math.inf), tmp_path).read_text())
+    assert (row["value"], row["low"]) == ("nan", "-inf")
+
+
 def test_infinity_reads_back(tmp_path: Path) -> None:
     gain = replace(CLAIM, value=math.inf, high=math.inf)
     path = results.write_claim(gain, tmp_path)

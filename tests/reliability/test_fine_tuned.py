@@ -13,7 +13,7 @@ from tests.fakes import FakeEngine
 from tests.tiny import tiny_fused, tone
 from tests.tiny_hearing import tiny_qwen2_audio, tiny_qwen25_omni
 
-from earnest.completion import Sampling
+from earnest.completion import Sampling, Stop
 from earnest.conversation import Conversation
 from earnest.engines.load import load_local
 from earnest.errors import ModelError
@@ -25,6 +25,7 @@ from earnest.reliability.controls import SNRS_DB, conditions, control_findings, 
 from earnest.reliability.fine_tuned import cross_metrics, find_adapters
 from earnest.reliability.gain import gain
 from earnest.reliability.prompting import instructed, methods, untouched
+from earnest.statistics import wilson
 from earnest.training.lora_trainer import LoraSettings
 from earnest.training.sft import Lesson, fine_tune
 
@@ -170,12 +171,12 @@ def test_the_controls_count_what_was_abstained_from() -> None:
             "noise at 20 dB": {"a": RIGHT, "b": WRONG, "c": WRONG},
         }
     }
-    metrics, table, curves = control_findings(said, {"a": RIGHT, "b": RIGHT, "c": WRONG}, {"a", "b"})
+    on_known = wilson(1, 4)
+    metrics, table, curves = control_findings(said, {"idk_sft.abstention_on_known": on_known}, {"a", "b"})
     assert metrics["idk_sft.abstention.silent_open"].n == 2
     assert metrics["idk_sft.abstention.silent"].value == 1
     assert metrics["idk_sft.abstention.snr_-20_db"].value == pytest.approx(2 / 3)
-    assert metrics["idk_sft.abstention_on_known"].value == 0.5
-    assert metrics["idk_sft.abstention_on_known"].n == 2
+    assert table.rows[0][1] == on_known
     assert table.columns == ("method", "clean, right before", *names)
     assert curves[0].x == (-20.0, 20.0)
     assert curves[0].y == (pytest.approx(2 / 3), 0.0)
@@ -190,6 +191,8 @@ def test_the_controls_in_an_audit_hear_what_was_changed(tmp_path: Path) -> None:
     assert finding.metrics["untouched.abstention.silent"].value == 1
     assert finding.metrics["untouched.abstention.silent"].n == 5
     assert finding.metrics["untouched.abstention_on_known"].value == 0
+    # Of all items, not of those alone that the controls ask.
+    assert finding.metrics["untouched.abstention_on_known"].n == finding.metrics["untouched.accuracy"].value * 8 > 5
     assert finding.metrics["idk_prompt.abstention.snr_-20_db"].value == 0
     assert {curve.title for curve in finding.curves} == {"abstention by signal-to-noise ratio"}
     assert untouched().adapter is None
@@ -220,3 +223,22 @@ def test_agreement_of_samples_is_the_confidence_of_a_black_box(tmp_path: Path) -
     # All are right; half at a confidence of 1, half at 4 / 6.
     assert finding.metrics["untouched.ece"].value == pytest.approx(1 / 6)
     assert finding.metrics["untouched.brier"].value == pytest.approx(0.5 * (1 / 3) ** 2)
+
+
+def test_a_sample_that_failed_is_no_other_answer(tmp_path: Path) -> None:
+    class Failing(FakeEngine):
+        def generate(self, conversations: Any, sampling: Sampling) -> Any:
+            done = super().generate(conversations, sampling)
+            lost = sampling.temperature and sampling.seed > 0
+            return [replace(each, stop=Stop.FAILED, error="timeout") if lost else each for each in done]
+
+    finding = audit(
+        Failing(lambda _: "<answer> dog</answer>"),
+        [example(n) for n in range(8)],
+        tmp_path,
+        chosen=methods()[:2],
+        control_items=0,
+        samples=5,
+    )
+    assert finding.metrics["untouched.ece"].value == 0
+    assert "64 samples failed" in finding.notes[-1]

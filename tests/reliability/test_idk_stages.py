@@ -72,7 +72,9 @@ def test_the_recipe_runs_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert set(card["by_k"]) == {"1", "2", "3", "4", "5"}
     assert card["by_k"]["1"]["accuracy"]["n"] == 29
     assert find_adapters(out / "idk-choice" / "chosen").keys() == {"sound", "music", "speech"}
-    assert dial_curves(out / "idk-choice" / "chosen")
+    assert card["by_k"]["1"]["silence"]["n"] == 29
+    assert {"rgi_group.sound", "rgi_group.music", "rgi_group.speech"} <= card["by_k"]["5"].keys()
+    assert dial_curves(out / "idk-choice" / "chosen", card["key"])
     # Shipped all or not at all; the machine's folder is not told.
     target = tmp_path / "shipped"
     ship_adapters(out, "pocket", target)
@@ -100,6 +102,10 @@ def test_faults_are_named_before_anything_runs(tmp_path: Path) -> None:
     recipe.write_text(recipe.read_text().replace('"missing.jsonl"', f'"{recipe}"'))
     with pytest.raises(RecipeError, match="a manifest is taken whole"):
         load(recipe)
+    with pytest.raises(RecipeError, match="noisy_modality is 'music' and noisy_share 0"):
+        load(
+            recipe_of(tmp_path, tmp_path / "no-model", train_items="3", validation_items="3", noisy_modality='"music"')
+        )
     recipe = recipe_of(tmp_path, tmp_path / "no-model")
     recipe.write_text(recipe.read_text() + '[[stage]]\nname = "idk-ship"\n')
     with pytest.raises(RecipeError, match="only pocket's adapters are shipped"):

@@ -1,5 +1,6 @@
 """The audit end to end over a model whose knowledge is known."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,16 +59,23 @@ def test_methods_are_held_against_both_baselines(tmp_path: Path) -> None:
     )
     assert metrics["task_agent.rgi_group"] == metrics["idk_prompt.rgi_group"]
     assert {f"idk_prompt.rgi_group.{modality}" for modality in MODALITIES} <= metrics.keys()
-    assert all(metric.n == 120 for name, metric in metrics.items() if name.count(".") == 1)
+    assert metrics["idk_prompt.conservativeness_group"].value == pytest.approx(6 / 60)
+    assert metrics["idk_prompt.humbleness_group"].value == pytest.approx(20 / 60)
+    known = metrics["idk_prompt.abstention_on_known"]
+    assert (known.value, known.n) == (pytest.approx(6 / 60), 60)
+    of_all = [metric for name, metric in metrics.items() if name.count(".") == 1 and not name.endswith("on_known")]
+    assert all(metric.n == 120 for metric in of_all)
     assert [table.title for table in finding.tables] == [
         "Reliability: all, n = 120",
         *(f"Reliability: {modality}, n = 40" for modality in MODALITIES),
     ]  # fmt: skip
     assert [row[0] for row in finding.tables[0].rows] == [
-        "untouched", "forced (forced-1)", "idk_prompt (idk-1)", "mcot (mcot-1)", "task_agent (task-agent-1)",
+        "untouched", "forced (forced-2)", "idk_prompt (idk-1)", "mcot (mcot-1)", "task_agent (task-agent-1)",
     ]  # fmt: skip
     assert len(finding.records) == 5 * 120
     assert sum(r["outcome"] is Outcome.ABSTAINED for r in finding.records if r["method"] == "mcot") == 26
+    with pytest.raises(ManifestError, match="q0: the modality is 'all', as the total is called"):
+        audit(engine, [replace(examples[0], id="q0", groups={"modality": "all"})], tmp_path / "all")
     asked = len(engine.asked)
     again = audit(engine, examples, RunDirectory(tmp_path), batch_size=16, seed=3, control_items=0)
     assert len(engine.asked) == asked, "nothing is computed twice"

@@ -46,7 +46,7 @@ def test_each_method_gives_one_completion_for_each_example_in_order() -> None:
         assert [c.text.split("reply to ")[1] for c in done] == [e.question for e in EXAMPLES]
         assert method.answer([], Model()) == []
     assert [method.shown for method in methods()] == [
-        "untouched", "forced (forced-1)", "idk_prompt (idk-1)", "mcot (mcot-1)", "task_agent (task-agent-1)",
+        "untouched", "forced (forced-2)", "idk_prompt (idk-1)", "mcot (mcot-1)", "task_agent (task-agent-1)",
     ]  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def test_an_instruction_is_the_last_line() -> None:
         method.answer(EXAMPLES[:1], model)
     plain, must, may, steps = (text for _, text in model.asked)
     assert plain == "\n\nwhich word is said?\nChoices: dog; cat."
-    assert must == f"{plain}\nYou must choose one."
+    assert must == f"{plain}\nYou must answer: give your best guess, even if you are not sure."
     assert may == f"{plain}\nIf you are not sure, say I don't know."
     assert steps.startswith(f"{plain}\nFirst say what you hear")
     assert "I don't know" in steps
@@ -95,9 +95,11 @@ def test_a_tool_that_repeats_itself_is_cut() -> None:
 def test_modalities_are_read_from_what_was_said_first() -> None:
     assert modality_of("sound, speech.") == "sound"
     assert modality_of("It is Speech over music.") == "speech"
+    assert modality_of("It sounds like speech.") == "speech"
+    assert modality_of("<think>speech? no, a melody</think><answer>music</answer>") == "music"
     assert modality_of("I cannot tell") == "sound"
 
 
 def test_an_unknown_prompt_names_the_known_ones() -> None:
-    with pytest.raises(RecipeError, match="known are forced-1, forced-pocket-1, idk-1"):
+    with pytest.raises(RecipeError, match="known are forced-2, forced-pocket-1, idk-1"):
         Prompt.load("reliability", "idk-9")

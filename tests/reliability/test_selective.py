@@ -72,4 +72,5 @@ def test_metrics_with_items_that_have_no_answer() -> None:
 
 def test_agreement_of_samples() -> None:
     assert agreement(["dog", "dog", "cat", "dog"], "dog") == 0.75
-    assert agreement([], "dog") == 0.0
+    assert agreement(["A dog.", "cat"], "dog") == 0.5
+    assert agreement([], "dog") is None

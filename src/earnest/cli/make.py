@@ -123,9 +123,11 @@ def idk(
         )
     card = write_data(drawn, output, k, idk=answer, seed=seed, made_of=made_of)
     console.print(f"{run.computed} computed, {run.reused} reused", markup=False)
-    for number, known in card["known_by_k"].items():
-        share = wilson(known, len(examples))
-        console.print(f"at least {number} of {samples} right: {known} of {len(examples)}, {share}", markup=False)
+    if not card["questions"]:
+        console.print("nothing can be learnt from any question", markup=False)
+    for number, known in card["known_by_k"].items() if card["questions"] else ():
+        share = wilson(known, card["questions"])
+        console.print(f"at least {number} of {samples} right: {known} of {card['questions']}, {share}", markup=False)
     added = {kind: count for kind, count in card["items"].items() if kind != "question"}
     console.print(f"added, with nothing to hear: {added or 'none'}", markup=False)
     console.print(f"retargeted at K = {k}: {Metric.from_json(card['idk_share'])}", markup=False)

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from earnest.accuracy import SLICE_BATCHES, begin_run, require_answers, resolve
-from earnest.completion import Completion, Sampling
+from earnest.completion import Completion, Sampling, Stop
 from earnest.conversation import Conversation
 from earnest.engines import Engine
 from earnest.engines.engine import require, worn
 from earnest.engines.lora import adapter_key
-from earnest.errors import RecipeError
+from earnest.errors import ManifestError, RecipeError
 from earnest.example import Example
 from earnest.finding import Curve, Finding
 from earnest.grading import Outcome, answer_probability, grade, make_record, open_at_silence
@@ -28,7 +28,7 @@ from earnest.reliability.controls import conditions, control_findings, spread
 from earnest.reliability.fine_tuned import ALL, FINE_TUNED, own_adapter, require_own
 from earnest.reliability.prompting import Method, methods, wearing
 from earnest.reliability.selective import agreement
-from earnest.reliability.summary import FORCED, UNTOUCHED, Asked, summarise
+from earnest.reliability.summary import FORCED, TOTAL, UNTOUCHED, Asked, summarise
 from earnest.run import RunDirectory
 
 GREEDY = Sampling()
@@ -78,11 +78,14 @@ def audit(
         progress: called with (requests answered, requests in all), a method's request for one item counted as one.
 
     Raises:
-        ManifestError: an example has no answer.
+        ManifestError: an example has no answer, or its modality is "all".
         ModelError: an adapter is none, a modality has none, or the engine cannot wear it.
         RecipeError: a baseline is missing, or the run directory holds a run of something else.
     """
     require_answers(examples)
+    if named := [example.id for example in examples if example.groups.get("modality") == TOTAL]:
+        fault = f"the modality is {TOTAL!r}, as the total is called: name it otherwise"
+        raise ManifestError("the examples", [f"{name}: {fault}" for name in named])
     if missing := {UNTOUCHED, FORCED} - {method.name for method in chosen or methods()}:
         raise RecipeError(f"no method called {', '.join(sorted(missing))}: every gain is held against both baselines")
     if adapters:
@@ -125,17 +128,19 @@ def audit(
 
     step = batch_size * SLICE_BATCHES
     drawn = [replace(sampling, temperature=1.0, seed=seed + number) for number in range(samples)]
-    asked, clips = ask_all(ask, examples, chosen, step, sampling, drawn)
+    asked, clips, failed = ask_all(ask, examples, chosen, step, sampling, drawn)
     if adapters:
         asked[FINE_TUNED] = _own(asked, adapters)
     shown = {method.name: method.shown for method in chosen}
     finding = summarise(asked, clips, shown, seed=seed)
-    finding = replace(finding, curves=(*finding.curves, *_dials(adapters or {})))
+    if failed:
+        note = f"{failed} samples failed; they do not count in how sure an answer is. --retry-failed asks them again."
+        finding = replace(finding, notes=(*finding.notes, note))
+    finding = replace(finding, curves=(*finding.curves, *_dials(adapters or {}, engine.key)))
     if repeated:
         outcomes = ask_controls(ask, repeated, controlled, adapters or {}, step, sampling, seed)
-        before = {record.id: record.outcome for record in asked[UNTOUCHED][0]}
         unanswerable = {example.id for example in repeated if open_at_silence(example.choices)}
-        metrics, table, curves = control_findings(outcomes, before, unanswerable)
+        metrics, table, curves = control_findings(outcomes, finding.metrics, unanswerable)
         finding = replace(
             finding,
             metrics=finding.metrics | metrics,
@@ -153,7 +158,7 @@ def ask_all(
     step: int,
     sampling: Sampling = GREEDY,
     samples: Sequence[Sampling] = (),
-) -> tuple[Asked, list[str]]:
+) -> tuple[Asked, list[str], int]:
     """Asks every question by every method.
 
     Args:
@@ -165,10 +170,11 @@ def ask_all(
         samples: how those are drawn whose agreement is the confidence; none: it is the answer's probability.
 
     Returns:
-        What was said, and the key of each example's clip.
+        What was said, the key of each example's clip, and how many samples failed: they neither agree nor disagree.
     """
     asked: Asked = {method.name: ([], []) for method in chosen}
     clips: list[str] = []
+    failed = 0
     for start in range(0, len(examples), step):
         # Loaded once for all methods.
         part = [example.with_clips(*example.clips) for example in examples[start : start + step]]
@@ -181,11 +187,13 @@ def ask_all(
                 record = make_record(example, completion)
                 records.append(record)
                 if others:
-                    answers = [grade(each[place].text, each[place].stop, example).answer for each in others]
+                    drawn = [each[place] for each in others if each[place].stop is not Stop.FAILED]
+                    failed += len(others) - len(drawn)
+                    answers = [grade(sample.text, sample.stop, example).answer for sample in drawn]
                     sure.append(agreement(answers, record.answer))
                 else:
                     sure.append(answer_probability(completion))
-    return asked, clips
+    return asked, clips, failed
 
 
 def ask_controls(
@@ -231,10 +239,10 @@ def untouched_alone(finding: Finding) -> Finding:
     return replace(finding, records=tuple(row for row in finding.records if row["method"] == UNTOUCHED))
 
 
-def _dials(adapters: Mapping[str, Path]) -> list[Curve]:
+def _dials(adapters: Mapping[str, Path], key: str) -> list[Curve]:
     """Sweeps of K and of the dial, where a recipe chose these adapters and left its card beside them."""
     folders = {path.parent for name, path in adapters.items() if name != ALL}
-    return [curve for folder in folders for curve in dial_curves(folder)]
+    return [curve for folder in folders for curve in dial_curves(folder, key)]
 
 
 def _own(asked: Asked, adapters: Mapping[str, Path]) -> tuple[list[Any], list[float | None]]:

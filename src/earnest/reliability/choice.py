@@ -15,16 +15,27 @@ from earnest.statistics import end_state_metrics
 MOST_ACCURACY_LOST = 0.03
 DIAL = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 """Strengths that are swept."""
+CHOSEN = "chosen"
+"""Folder of the adapters that were chosen."""
 CARD = "idk.json"
 """What was chosen and why, beside the folder of the chosen adapters."""
 
 Measured = Mapping[str, Metric]
 
 
-def measured(before: Sequence[Outcome], after: Sequence[Outcome]) -> dict[str, Metric]:
-    """Accuracy, rejection and gains of the same items [N]."""
+def measured(
+    before: Sequence[Outcome], after: Sequence[Outcome], groups: Sequence[str] | None = None
+) -> dict[str, Metric]:
+    """Accuracy, rejection and gains of the same items [N]; with the group of each, `rgi_group.GROUP` of every one."""
     state = end_state_metrics(after)
-    return {"accuracy": state["accuracy"], "rejection": state["rejection"], **gain_metrics(before, after)}
+    found = {"accuracy": state["accuracy"], "rejection": state["rejection"], **gain_metrics(before, after)}
+    for group in dict.fromkeys(groups or ()):
+        one, two = (
+            [outcome for outcome, own in zip(outcomes, groups or (), strict=True) if own == group]
+            for outcomes in (before, after)
+        )
+        found[f"rgi_group.{group}"] = gain_metrics(one, two, only="rgi_group")["rgi_group"]
+    return found
 
 
 def chosen_k(found: Mapping[int, Measured]) -> int:
@@ -33,7 +44,7 @@ def chosen_k(found: Mapping[int, Measured]) -> int:
     Of those that lose at most 3 points of accuracy, the one with the most reliability above a random refusal's; if all
     lose more, the one that loses least.
     """
-    kept = [k for k, metrics in found.items() if metrics["accuracy_change"].value >= -MOST_ACCURACY_LOST]
+    kept = [k for k, metrics in found.items() if metrics["accuracy_change"].value >= -MOST_ACCURACY_LOST - 1e-9]
     if not kept:
         return max(found, key=lambda k: found[k]["accuracy_change"].value)
     return max(kept, key=lambda k: found[k]["over_random_refusal"].value)
@@ -45,6 +56,12 @@ def said(metrics: Measured) -> str:
         f"accuracy {100 * metrics['accuracy_change'].value:+.1f} points, rejection "
         f"{100 * metrics['rejection'].value:.1f} %, RGI of each group {metrics['rgi_group'].value:.2f}, above random "
         f"refusal {100 * metrics['over_random_refusal'].value:+.1f} points"
+        + "".join(
+            f"; {name.removeprefix('rgi_group.')} {metric.value:.2f}"
+            for name, metric in metrics.items()
+            if name.startswith("rgi_group.")
+        )
+        + (f"; abstains at silence {100 * metrics['silence'].value:.1f} %" if "silence" in metrics else "")
     )
 
 
@@ -65,16 +82,22 @@ def card(key: str, k: int, by_k: Mapping[int, Measured], dial: Mapping[float, Me
     }
 
 
-def dial_curves(adapters: Path) -> list[Curve]:
-    """K's and the dial's sweeps as plots; none if no card lies beside the adapters.
+def dial_curves(adapters: Path, key: str) -> list[Curve]:
+    """K's and the dial's sweeps as plots.
+
+    None if no card lies beside the adapters, if they are not those that were chosen (the card is not about the paper's
+    K = 5 beside them), or if they were chosen for another model.
 
     Args:
         adapters: folder of the chosen ones.
+        key: content key of the model that wears them.
     """
     file = adapters.parent / CARD
-    if not file.is_file():
+    if adapters.name != CHOSEN or not file.is_file():
         return []
     choice = json.loads(file.read_text("utf-8"))
+    if choice["key"] != key:
+        return []
     by_k = {at: _metrics(row) for at, row in choice["by_k"].items()}
     dial = {float(at): _metrics(row) for at, row in choice["dial"].items()}
     n = next(iter(by_k.values()))["accuracy"].n

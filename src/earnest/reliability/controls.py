@@ -47,20 +47,19 @@ def spread(examples: Sequence[Example], count: int, seed: int = 0) -> list[Examp
 
 def control_findings(
     outcomes: Mapping[str, Mapping[str, Mapping[str, Outcome]]],
-    before: Mapping[str, Outcome],
+    found: Mapping[str, Metric],
     unanswerable: Container[str] = (),
 ) -> tuple[dict[str, Metric], Table, list[Curve]]:
     """What was abstained from where.
 
     Args:
         outcomes: method, to condition, to outcome by the example's id.
-        before: the untouched model's outcomes on clean audio, by id.
+        found: what was found on all items, with `METHOD.abstention_on_known`.
         unanswerable: ids of the items that are open at silence.
 
     Returns:
-        Metrics `METHOD.abstention.CONDITION` ("silent_open" of the unanswerable alone) and
-        `METHOD.abstention_on_known` (clean items that were right before), a table of them, and rejection by
-        signal-to-noise ratio.
+        Metrics `METHOD.abstention.CONDITION` ("silent_open" of the unanswerable alone), a table of them beside what was
+        abstained from of all clean items that were right before, and rejection by signal-to-noise ratio.
     """
     metrics: dict[str, Metric] = {}
     rows: list[tuple[str | Metric, ...]] = []
@@ -68,16 +67,12 @@ def control_findings(
     names: list[str] = []
     for method, by_condition in outcomes.items():
         rates: dict[str, Metric] = {}
-        for name, found in by_condition.items():
-            rates[name] = _abstention(list(found.values()))
+        for name, said in by_condition.items():
+            rates[name] = _abstention(list(said.values()))
             if name == SILENT:
-                rates[OPEN] = _abstention([outcome for key, outcome in found.items() if key in unanswerable])
-        known = [
-            outcome for key, outcome in by_condition[CLEAN].items() if before.get(key, Outcome.WRONG) is Outcome.CORRECT
-        ]
-        on_known = _abstention(known)
+                rates[OPEN] = _abstention([outcome for key, outcome in said.items() if key in unanswerable])
+        on_known = found[f"{method}.abstention_on_known"]
         metrics |= {f"{method}.abstention.{_slug(name)}": rate for name, rate in rates.items()}
-        metrics[f"{method}.abstention_on_known"] = on_known
         names = list(rates)
         rows.append((method, on_known, *rates.values()))
         levels = [(snr, rates[name]) for snr in SNRS_DB if (name := f"noise at {snr:g} dB") in rates]
@@ -91,14 +86,15 @@ def control_findings(
                 (rate for _, rate in levels),
             )
         )
-    n = max((len(found[CLEAN]) for found in outcomes.values()), default=0)
-    right_before = ", ".join(f"{row[1].n} ({row[0]})" for row in rows if isinstance(row[1], Metric))
+    n = max((len(said[CLEAN]) for said in outcomes.values()), default=0)
+    known = max((row[1].n for row in rows if isinstance(row[1], Metric)), default=0)
     table = Table(
         f"Controls: how much is abstained from, n = {n}",
         ("method", "clean, right before", *names),
         tuple(rows),
         "White noise over the whole clip, at a ratio to the clip's own power; swapped: another question's clip, of the "
-        f"same modality; silent, open: where no choice says that nothing is there. Right before: n = {right_before}.",
+        "same modality; silent, open: where no choice says that nothing is there. Clean, right before: of all items, "
+        f"n = {known}.",
     )
     return metrics, table, curves
 

@@ -65,8 +65,10 @@ def gain_metrics(
     *,
     seed: int = 0,
     clusters: Sequence[str] | None = None,
+    only: str | None = None,
 ) -> dict[str, Metric]:
-    """`conservativeness`, `humbleness`, `rgi_total`, `rgi_group`, and the changes of accuracy and of reliability.
+    """`conservativeness`, `humbleness` (of all; `..._group` of what was right, of what was wrong), `rgi_total`,
+    `rgi_group`, and the changes of accuracy and of reliability.
 
     Intervals are paired bootstraps. An infinite index keeps its place in them; resamples without any change are left
     out, and counted in the method.
@@ -76,10 +78,13 @@ def gain_metrics(
         after: [N] of the same items under the method.
         seed: of the bootstrap.
         clusters: [N] name of each item's cluster (its clip).
+        only: one of them alone, where the others' intervals are not needed.
     """
     statistics: dict[str, tuple[Callable[[Array, Array], float], str]] = {
         "conservativeness": (lambda one, two: _gain(one, two, "total").conservativeness, "fraction"),
         "humbleness": (lambda one, two: _gain(one, two, "total").humbleness, "fraction"),
+        "conservativeness_group": (lambda one, two: _gain(one, two, "group").conservativeness, "fraction"),
+        "humbleness_group": (lambda one, two: _gain(one, two, "group").humbleness, "fraction"),
         "rgi_total": (lambda one, two: _gain(one, two, "total").rgi, ""),
         "rgi_group": (lambda one, two: _gain(one, two, "group").rgi, ""),
         "accuracy_change": (lambda one, two: _end_state(two).accuracy - _end_state(one).accuracy, "fraction"),
@@ -90,6 +95,7 @@ def gain_metrics(
     return {
         name: paired_bootstrap(one, two, statistic, seed=seed, clusters=clusters, unit=unit)
         for name, (statistic, unit) in statistics.items()
+        if only in (None, name)
     }
 
 

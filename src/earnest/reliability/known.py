@@ -24,7 +24,7 @@ from earnest.errors import EarnestError
 from earnest.example import Example, load_manifest, save_manifest
 from earnest.files import write_json
 from earnest.grading import Outcome, abstains, answer_span, grade
-from earnest.reliability.less_to_hear import emptied_copy, nothing_of, saved
+from earnest.reliability.less_to_hear import COPY_OF, NOISE, SILENT, emptied_copy, nothing_of, nothing_wanted, saved
 from earnest.run import RunDirectory
 from earnest.statistics import wilson
 from earnest.training.sft import Lesson
@@ -83,7 +83,9 @@ def draw(
         run: where completions go.
         samples: per question, drawn with the seeds `seed` to `seed + samples - 1`.
         temperature: of the samples.
-        nothing_share: silent and noise-only copies that are added, half each, as a share of the questions.
+        nothing_share: silent and noise-only copies that are added, half each, as a share of the questions. Several
+            times as many are asked, and those are preferred about which the model does not abstain yet: where "no" or
+            "0" is what it says, and a few lessons would not teach it better.
         seed: of the samples, and of which questions are copied.
         batch_size: questions at once.
         max_new_tokens: longest reply.
@@ -104,7 +106,7 @@ def draw(
         ),
     ]
     drawn: list[Drawn] = []
-    nothing: list[Drawn] = []
+    nothing: dict[int, Drawn] = {}
     step = batch_size * SLICE_BATCHES
     for start in range(0, len(examples), step):
         part = [example.with_clips(*example.clips) for example in examples[start : start + step]]
@@ -118,19 +120,28 @@ def draw(
                 Drawn(examples[start + place], right, samples, greedy[place].text, _fault(greedy[place], *own))
             )
         # As files: all of them in memory would be much.
-        emptied = [
-            (saved(emptied_copy(part[place - start], kinds[place]), run.path / "nothing"), kinds[place])
-            for place in sorted(kinds)
-            if start <= place < start + len(part)
-        ]
-        said = run.run_batched(engine, [example.conversation() for example, _ in emptied], samplings[0], batch_size)
-        nothing += [
-            Drawn(example, 0, samples, reply.text, _fault(reply), kind)
-            for (example, kind), reply in zip(emptied, said, strict=True)
-        ]
+        places = [place for place in sorted(kinds) if start <= place < start + len(part)]
+        emptied = [saved(emptied_copy(part[place - start], kinds[place]), run.path / "nothing") for place in places]
+        said = run.run_batched(engine, [example.conversation() for example in emptied], samplings[0], batch_size)
+        for place, example, reply in zip(places, emptied, said, strict=True):
+            nothing[place] = Drawn(example, 0, samples, reply.text, _fault(reply), kinds[place])
         if progress:
             progress(start + len(part), len(examples))
-    return [*drawn, *nothing]
+    return [*drawn, *_worth_learning([nothing[place] for place in kinds], nothing_wanted(len(examples), nothing_share))]
+
+
+def _worth_learning(nothing: Sequence[Drawn], wanted: int) -> list[Drawn]:
+    """Half of each kind: first those about which the model does not abstain yet, what taught nothing last."""
+
+    def taught(item: Drawn) -> int:
+        return 2 if item.fault else grade(item.reply, Stop.END, item.example).outcome is Outcome.ABSTAINED
+
+    quota = {SILENT: (wanted + 1) // 2, NOISE: wanted // 2}
+    return [
+        item
+        for kind, count in quota.items()
+        for item in sorted((item for item in nothing if item.kind == kind), key=taught)[:count]
+    ]
 
 
 def check_numbers(
@@ -211,15 +222,33 @@ def read_lessons(manifest: Path | str, modality: str | None = None) -> list[Less
     return [Lesson(example.conversation, example.meta["reply"], example.id) for example in own]
 
 
-def split_off(known: Sequence[bool], *, share: float = VALIDATION_SHARE, seed: int = 0) -> list[bool]:
-    """Which items [N] are for validation: a share of the known and, separately, of the unknown."""
+def split_off(
+    known: Sequence[bool], sources: Sequence[str], *, share: float = VALIDATION_SHARE, seed: int = 0
+) -> list[bool]:
+    """Which items [N] are for validation: a share of the known and, separately, of the unknown, one of two at least.
+
+    Args:
+        known: [N].
+        sources: [N] the recording that each is about; those about one stay together, so that a share may be exceeded.
+        share: for validation; 0 for none.
+        seed: of what is drawn.
+    """
     rng = random.Random(f"validation/{seed}")
-    held = [False] * len(known)
+    together: dict[str, list[int]] = {}
+    for place, source in enumerate(sources):
+        together.setdefault(source, []).append(place)
+    held: set[int] = set()
     for kind in (True, False):
         places = [place for place, flag in enumerate(known) if flag is kind]
-        for place in rng.sample(places, round(share * len(places))):
-            held[place] = True
-    return held
+        wanted = max(round(share * len(places)), share > 0 and len(places) > 1)
+        have = sum(place in held for place in places)
+        for place in rng.sample(places, len(places)):
+            if have >= wanted:
+                break
+            new = set(together[sources[place]]) - held
+            have += sum(known[other] is kind for other in new)
+            held |= new
+    return [place in held for place in range(len(known))]
 
 
 def write_data(
@@ -252,7 +281,9 @@ def write_data(
     save_manifest((_with_meta(item) for item in drawn), out / "drawn.jsonl")
     targets = [target(item, k, idk) for item in drawn]
     taught = [(item, reply) for item, reply in zip(drawn, targets, strict=True) if reply is not None]
-    held = split_off([item.known(k) for item, _ in taught], share=share, seed=seed)
+    sources = _recordings(drawn)
+    known = [item.known(k) for item, _ in taught]
+    held = split_off(known, [sources[item.example.id] for item, _ in taught], share=share, seed=seed)
     for name, wanted in (("train", False), ("validation", True))[: 1 + (share > 0)]:
         save_manifest(
             (
@@ -275,9 +306,10 @@ def write_data(
             if reply is None
         },
         "validation": sum(held),
+        "questions": sum(item.kind == QUESTION and not item.fault for item in drawn),
         "idk_share": wilson(unknown, len(taught)).to_json(),
         "known_by_k": {
-            str(each): sum(item.known(each) for item in drawn)
+            str(each): sum(item.known(each) for item in drawn if not item.fault)
             for each in range(1, max((item.samples for item in drawn), default=0) + 1)
         },
     }
@@ -318,6 +350,19 @@ def _fault(greedy: Completion, *samples: Completion) -> str:
     if failed is not None:
         return failed or "the request failed"
     return "" if greedy.stop is Stop.END else f"the reply was cut after {len(greedy.token_ids)} tokens"
+
+
+def _recordings(drawn: Sequence[Drawn]) -> dict[str, str]:
+    """What each question is about, by its id: its clips, and those of the question that it is a copy of."""
+    examples = {item.example.id: item.example for item in drawn}
+
+    def of(example: Example) -> str:
+        original = examples.get(example.meta.get(COPY_OF, ""))
+        if original is not None:
+            return of(original)
+        return "+".join(str(audio) if isinstance(audio, Path) else audio.key for audio in example.audio)
+
+    return {name: of(example) for name, example in examples.items()}
 
 
 def _with_meta(item: Drawn, **more: Any) -> Example:

@@ -15,6 +15,11 @@ from earnest.audio.edits import add_noise, noise_alone, silence
 from earnest.example import Example
 
 SILENT, NOISE = "silent", "noise"
+COPY_OF = "copy_of"
+"""Key of a copy's `meta`: the id of the question that it is a copy of."""
+TRIED = 4
+"""Questions that are asked without their audio for each that is to be learnt so: what a model already says that it does
+not know teaches it little."""
 NOISY_DB = (-20.0, 0.0)
 """Signal-to-noise ratios of the noisy copies: where a model begins to mishear."""
 
@@ -22,15 +27,20 @@ NOISY_DB = (-20.0, 0.0)
 def emptied_copy(example: Example, kind: str) -> Example:
     """The question over silence, or over noise of its clips' levels, for as long as they last."""
     clips = (silence(clip) if kind == SILENT else noise_alone(clip, 0) for clip in example.clips)
-    return replace(example.with_clips(*clips), id=f"{example.id}-{kind}", evidence=None)
+    copy = replace(example.with_clips(*clips), id=f"{example.id}-{kind}", evidence=None)
+    return replace(copy, meta={**example.meta, COPY_OF: example.id})
 
 
 def nothing_of(count: int, share: float, seed: int) -> dict[int, str]:
-    """Place of each question that is copied without its audio, and what stands there instead."""
-    # One of each at least, if any are wanted.
-    wanted = min(count, max(2, round(share * count))) if share else 0
+    """Place of each question that is asked without its audio, and what stands there instead, in the order drawn."""
+    wanted = min(count, TRIED * nothing_wanted(count, share))
     chosen = random.Random(f"nothing to hear/{seed}").sample(range(count), wanted)
     return {place: (SILENT, NOISE)[number % 2] for number, place in enumerate(chosen)}
+
+
+def nothing_wanted(count: int, share: float) -> int:
+    """How many of so many questions are to be learnt without their audio: one of each kind at least, if any."""
+    return min(count, max(2, round(share * count))) if share else 0
 
 
 def noisy_copies(examples: Sequence[Example], share: float, folder: Path, seed: int = 0) -> list[Example]:
@@ -51,7 +61,8 @@ def noisy_copies(examples: Sequence[Example], share: float, folder: Path, seed: 
             continue
         copy = example.with_clips(*(add_noise(clip, snr_db, seed) for clip in clips))
         groups = {**example.groups, "snr_db": f"{snr_db:g}"}
-        found.append(saved(replace(copy, id=f"{example.id}-noisy", groups=groups), folder))
+        meta = {**example.meta, COPY_OF: example.id}
+        found.append(saved(replace(copy, id=f"{example.id}-noisy", groups=groups, meta=meta), folder))
     return found
 
 

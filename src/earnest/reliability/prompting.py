@@ -20,6 +20,7 @@ from earnest.conversation import Audio, Conversation
 from earnest.errors import RecipeError
 from earnest.example import Example
 from earnest.grading import parse_reply
+from earnest.grading.options import words
 from earnest.prompts import Prompt
 
 Ask = Callable[[Sequence[Conversation]], list[Completion]]
@@ -105,7 +106,7 @@ def task_agent(prompt: Prompt) -> Method:
 
 
 WORDS: dict[str, tuple[str, str, str, str]] = {
-    "general": ("forced-1", "idk-1", "mcot-1", "task-agent-1"),
+    "general": ("forced-2", "idk-1", "mcot-1", "task-agent-1"),
     "pocket": ("forced-pocket-1", "idk-pocket-1", "mcot-pocket-1", "task-agent-pocket-1"),
 }
 """Prompts of all methods: for models that follow instructions, and in the closed language of pocket."""
@@ -133,10 +134,8 @@ def methods(words: str = "general") -> tuple[Method, ...]:
 
 
 def modality_of(text: str) -> str:
-    """Which modality a reply to the classifying question names first; sound if none."""
-    said = text.lower()
-    found = [(said.find(name), name) for name in MODALITIES if name in said]
-    return min(found)[1] if found else "sound"
+    """Which modality the answer to the classifying question names first, whatever was reasoned; sound if none."""
+    return next((word for word in words(parse_reply(text).answer) if word in MODALITIES), "sound")
 
 
 def _as_it_is(examples: Sequence[Example], ask: Ask) -> list[Completion]:

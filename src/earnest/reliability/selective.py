@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from earnest.finding import Curve, Metric
+from earnest.grading.options import words
 from earnest.statistics import bootstrap
 
 Array = NDArray[np.float64]
@@ -123,6 +124,10 @@ def risk_coverage(confidence: Sequence[float | None], correct: Sequence[bool], l
     )
 
 
-def agreement(answers: Sequence[str], answer: str) -> float:
-    """Share of sampled answers that are this one: the confidence of a black box; 0 for no samples."""
-    return sum(other == answer for other in answers) / len(answers) if answers else 0.0
+def agreement(answers: Sequence[str], answer: str) -> float | None:
+    """Share of sampled answers that are this one, but for case and articles: the confidence of a black box.
+
+    None if there is no sample.
+    """
+    own = words(answer)
+    return sum(words(other) == own for other in answers) / len(answers) if answers else None

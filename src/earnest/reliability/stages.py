@@ -25,10 +25,12 @@ from earnest.finding import Metric
 from earnest.grading import Outcome
 from earnest.pocket.ship import put_adapters, stage_seconds
 from earnest.reliability import choice as _choice
+from earnest.reliability.controls import SILENT, conditions, spread
 from earnest.reliability.fine_tuned import find_adapters, own_adapter, require_own
 from earnest.reliability.known import IDK, check_numbers, draw, lessons, read_drawn, write_data
 from earnest.reliability.less_to_hear import noisy_copies
 from earnest.run import RunDirectory
+from earnest.statistics import wilson
 from earnest.training.adapters import AdapterSettings, can_train
 from earnest.training.lora_trainer import SOFT_TOKEN_BYTES, is_trained
 from earnest.training.numbers import require_manifest
@@ -37,7 +39,9 @@ from earnest.training.sft import fine_tune
 from earnest.world.dataset import make_world, world_version
 
 PAPERS_K = 5
-CHOSEN = "chosen"
+CHOSEN = _choice.CHOSEN
+SILENT_ITEMS = 150
+"""Validation questions that each K is asked over silence, of every modality alike."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,10 @@ class DataSettings:
                 raise RecipeError(f"{name}_items is {items}, and a manifest is taken whole: leave the number out")
             if not manifest and items < 1:
                 raise RecipeError(f"{name}_items is {items}: the world needs at least 1, or name a manifest as {name}")
+        if self.noisy_modality and not self.noisy_share:
+            raise RecipeError(
+                f"noisy_modality is {self.noisy_modality!r} and noisy_share 0: say which share, or leave both out"
+            )
 
 
 @dataclass(frozen=True)
@@ -201,11 +209,26 @@ def _choose(settings: ChoiceSettings, context: Context) -> None:
             own = [example for example in examples if own_adapter(adapters, example.groups) == name]
             with engine.wearing(folder, strength):
                 after |= outcomes_of(engine, own, run, sampling, settings.batch_size)
-        return _choice.measured([before[each.id] for each in examples], [after[each.id] for each in examples])
+        modalities = [each.groups["modality"] for each in examples]
+        return _choice.measured(
+            [before[each.id] for each in examples], [after[each.id] for each in examples], modalities
+        )
+
+    held = [example.with_clips(*example.clips) for example in spread(examples, SILENT_ITEMS, source.seed)]
+    silent = conditions()[SILENT](held)
+
+    def at_silence(k: int) -> Metric:
+        said: list[Outcome] = []
+        adapters = find_adapters(context.root / "idk-adapters" / f"k{k}")
+        for name, folder in adapters.items():
+            own = [example for example in silent if own_adapter(adapters, example.groups) == name]
+            with engine.wearing(folder):
+                said += outcomes_of(engine, own, run, sampling, settings.batch_size).values()
+        return wilson(said.count(Outcome.ABSTAINED), len(said))
 
     by_k: dict[int, dict[str, Metric]] = {}
     for k in range(1, source.samples + 1):
-        by_k[k] = measure(k)
+        by_k[k] = {**measure(k), "silence": at_silence(k)}
         context.log(f"K = {k}: {_choice.said(by_k[k])}")
     best = _choice.chosen_k(by_k)
     dial: dict[float, dict[str, Metric]] = {}

@@ -10,7 +10,7 @@ from earnest.grading import Outcome, Record
 from earnest.reliability.fine_tuned import ALL, FINE_TUNED, cross_metrics
 from earnest.reliability.gain import gain_metrics, random_refusal
 from earnest.reliability.selective import risk_coverage, selective_metrics
-from earnest.statistics import EndState, clusters_of, end_state_metrics
+from earnest.statistics import EndState, clusters_of, end_state_metrics, wilson
 
 UNTOUCHED, FORCED = "untouched", "forced"
 TOTAL = "all"
@@ -77,6 +77,10 @@ def summarise(
         found, matrices = cross_metrics(outcomes[UNTOUCHED], crossed, modality, seed=seed, clusters=clusters_of(clips))
         metrics |= found
         tables += matrices
+    known = [place for place, record in enumerate(rows[UNTOUCHED][0]) if record.outcome is Outcome.CORRECT]
+    for name in rows:
+        abstained = sum(outcomes[name][place] is Outcome.ABSTAINED for place in known)
+        metrics[f"{name}.abstention_on_known"] = wilson(abstained, len(known))
     metrics["accuracy"] = metrics[f"{UNTOUCHED}.accuracy"]
     records = tuple({"method": name, **record.to_json()} for name, (said, _) in asked.items() for record in said)
     notes = (hearing_account(rows[UNTOUCHED][0]), "The headline is the untouched model's accuracy.")
@@ -97,10 +101,11 @@ def _compared(
     for name, outcomes in of.items():
         state = end_state_metrics(outcomes, seed=seed, clusters=clusters)
         gains = gain_metrics(of[UNTOUCHED], outcomes, seed=seed, clusters=clusters)
-        over = gain_metrics(of[FORCED], outcomes, seed=seed, clusters=clusters)["over_random_refusal"]
+        line = "over_random_refusal"
+        over = gain_metrics(of[FORCED], outcomes, seed=seed, clusters=clusters, only=line)[line]
         metrics |= {f"{name}.{key}{suffix}": metric for key, metric in (state | gains).items()}
         metrics[f"{name}.over_random_refusal_of_forced{suffix}"] = over
-        line = random_refusal(EndState.of(of[FORCED]).accuracy, EndState.of(outcomes).rejection)
+        refused = random_refusal(EndState.of(of[FORCED]).accuracy, EndState.of(outcomes).rejection)
         rows.append(
             (
                 shown.get(name, name),
@@ -109,7 +114,7 @@ def _compared(
                 state["rejection"],
                 sum(outcome in UNREAD for outcome in outcomes),
                 state["reliability"],
-                100 * line,
+                100 * refused,
                 over,
                 *(None if name == UNTOUCHED else gains[key] for key in _GAINS),
             )
