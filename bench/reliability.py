@@ -34,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--split", default=SPLIT)
     parser.add_argument("--seed", type=int, default=2, help="1 was read when the recipe was made")
-    parser.add_argument("--per-template", type=int, default=30)
+    parser.add_argument("--per-template", type=int, default=60)
     parser.add_argument("--control-items", type=int, default=150)
     parser.add_argument("--adapters", type=Path, default=None, help="instead of the shipped ones; writes no claim")
     parser.add_argument("--threads", type=int, default=2)

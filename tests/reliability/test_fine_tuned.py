@@ -199,6 +199,11 @@ def test_the_controls_in_an_audit_hear_what_was_changed(tmp_path: Path) -> None:
     assert instructed("idk_prompt", methods()[2].prompt).shown == "idk_prompt (idk-1)"  # type: ignore[arg-type]
 
 
+def with_samples(engine: FakeEngine, folder: Path, samples: int) -> Finding:
+    asked = [example(n) for n in range(8)]
+    return audit(engine, asked, folder, chosen=methods()[:2], control_items=0, samples=samples)
+
+
 def test_agreement_of_samples_is_the_confidence_of_a_black_box(tmp_path: Path) -> None:
     """A third of the samples say otherwise on odd questions, all agree on even ones."""
 
@@ -212,14 +217,7 @@ def test_agreement_of_samples_is_the_confidence_of_a_black_box(tmp_path: Path) -
                 for each, c in zip(done, conversations, strict=True)
             ]
 
-    finding = audit(
-        Wavering(lambda _: "<answer> dog</answer>"),
-        [example(n) for n in range(8)],
-        tmp_path,
-        chosen=methods()[:2],
-        control_items=0,
-        samples=6,
-    )
+    finding = with_samples(Wavering(lambda _: "<answer> dog</answer>"), tmp_path, 6)
     # All are right; half at a confidence of 1, half at 4 / 6.
     assert finding.metrics["untouched.ece"].value == pytest.approx(1 / 6)
     assert finding.metrics["untouched.brier"].value == pytest.approx(0.5 * (1 / 3) ** 2)
@@ -232,13 +230,6 @@ def test_a_sample_that_failed_is_no_other_answer(tmp_path: Path) -> None:
             lost = sampling.temperature and sampling.seed > 0
             return [replace(each, stop=Stop.FAILED, error="timeout") if lost else each for each in done]
 
-    finding = audit(
-        Failing(lambda _: "<answer> dog</answer>"),
-        [example(n) for n in range(8)],
-        tmp_path,
-        chosen=methods()[:2],
-        control_items=0,
-        samples=5,
-    )
+    finding = with_samples(Failing(lambda _: "<answer> dog</answer>"), tmp_path, 5)
     assert finding.metrics["untouched.ece"].value == 0
     assert "64 samples failed" in finding.notes[-1]

@@ -221,6 +221,7 @@ def test_questions_about_one_recording_stay_together(tmp_path: Path) -> None:
     held = split_off([number % 2 == 0 for number in range(80)], pairs, seed=1)
     assert 8 <= sum(held) <= 16
     assert held[::2] == held[1::2]
+    assert not any(split_off([True, False] * 5, ["one"] * 10))
     examples = [example(number) for number in range(1, 6)]
     copies = noisy_copies(examples, 1.0, tmp_path / "noisy")
     emptied = [emptied_copy(copy, SILENT) for copy in copies]
@@ -263,7 +264,7 @@ def test_numbers_out_of_range_are_named(change: dict[str, Any], text: str, tmp_p
         drawn_of(2, tmp_path, **change)
 
 
-def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(4):
         tone(300 + 100 * number, 0.5).save(tmp_path / f"{number}.wav")
     manifest = tmp_path / "m.csv"
@@ -291,6 +292,13 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit) as ended:
         main(["make", "idk", "no-such-model", "--data", str(manifest), "--idk", "pass"])
     assert "would not be read as abstaining" in capsys.readouterr().err
+    # As if they had come to an end.
+    monkeypatch.setattr("earnest.reliability.known._fault", lambda *_: "")
+    asked[-1] = str(tmp_path / "ended")
+    with pytest.raises(SystemExit) as ended:
+        main([*asked, "--max-new-tokens", "8", "--threads", "1", "--nothing", "0.5"])
+    assert ended.value.code in (0, None)
+    assert "at least 2 of 2 right: 0 of 4, 0.0 % [0.0, 49.0], n = 4" in capsys.readouterr().out
 
 
 def test_questions_without_answers_are_named(tmp_path: Path) -> None:

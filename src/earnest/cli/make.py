@@ -134,4 +134,4 @@ def idk(
     if left_out := card["left_out"]:
         name, why = next(iter(left_out.items()))
         console.print(f"{len(left_out)} left out, such as {name}: {why}", markup=False)
-    console.print(f"lessons: {output / 'train.jsonl'} and validation.jsonl", markup=False)
+    console.print(f"lessons: {output / 'train.jsonl'} and validation.jsonl ({card['validation']})", markup=False)

@@ -230,6 +230,7 @@ def split_off(
     Args:
         known: [N].
         sources: [N] the recording that each is about; those about one stay together, so that a share may be exceeded.
+            Of a single recording none is held back: nothing would be left to learn from.
         share: for validation; 0 for none.
         seed: of what is drawn.
     """
@@ -246,6 +247,8 @@ def split_off(
             if have >= wanted:
                 break
             new = set(together[sources[place]]) - held
+            if len(held | new) == len(known):
+                break
             have += sum(known[other] is kind for other in new)
             held |= new
     return [place in held for place in range(len(known))]

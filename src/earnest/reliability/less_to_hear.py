@@ -27,8 +27,8 @@ NOISY_DB = (-20.0, 0.0)
 def emptied_copy(example: Example, kind: str) -> Example:
     """The question over silence, or over noise of its clips' levels, for as long as they last."""
     clips = (silence(clip) if kind == SILENT else noise_alone(clip, 0) for clip in example.clips)
-    copy = replace(example.with_clips(*clips), id=f"{example.id}-{kind}", evidence=None)
-    return replace(copy, meta={**example.meta, COPY_OF: example.id})
+    meta = {**example.meta, COPY_OF: example.id}
+    return replace(example.with_clips(*clips), id=f"{example.id}-{kind}", evidence=None, meta=meta)
 
 
 def nothing_of(count: int, share: float, seed: int) -> dict[int, str]:

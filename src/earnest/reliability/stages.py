@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +40,6 @@ from earnest.training.sft import fine_tune
 from earnest.world.dataset import make_world, world_version
 
 PAPERS_K = 5
-CHOSEN = _choice.CHOSEN
 SILENT_ITEMS = 150
 """Validation questions that each K is asked over silence, of every modality alike."""
 
@@ -202,28 +202,23 @@ def _choose(settings: ChoiceSettings, context: Context) -> None:
     sampling = Sampling(max_new_tokens=source.max_new_tokens)
     before = outcomes_of(engine, examples, run, sampling, settings.batch_size)
 
-    def measure(k: int, strength: float = 1.0) -> dict[str, Metric]:
-        adapters = find_adapters(context.root / "idk-adapters" / f"k{k}")
-        after: dict[str, Outcome] = {}
-        for name, folder in adapters.items():
-            own = [example for example in examples if own_adapter(adapters, example.groups) == name]
-            with engine.wearing(folder, strength):
-                after |= outcomes_of(engine, own, run, sampling, settings.batch_size)
-        modalities = [each.groups["modality"] for each in examples]
-        return _choice.measured(
-            [before[each.id] for each in examples], [after[each.id] for each in examples], modalities
-        )
+    silent = conditions()[SILENT](spread(examples, SILENT_ITEMS, source.seed))
+    modalities = [example.groups["modality"] for example in examples]
 
-    held = [example.with_clips(*example.clips) for example in spread(examples, SILENT_ITEMS, source.seed)]
-    silent = conditions()[SILENT](held)
+    def asked(about: Sequence[Example], k: int, strength: float = 1.0) -> list[Outcome]:
+        adapters = find_adapters(context.root / "idk-adapters" / f"k{k}")
+        found: dict[str, Outcome] = {}
+        for name, folder in adapters.items():
+            own = [example for example in about if own_adapter(adapters, example.groups) == name]
+            with engine.wearing(folder, strength):
+                found |= outcomes_of(engine, own, run, sampling, settings.batch_size)
+        return [found[example.id] for example in about]
+
+    def measure(k: int, strength: float = 1.0) -> dict[str, Metric]:
+        return _choice.measured([before[example.id] for example in examples], asked(examples, k, strength), modalities)
 
     def at_silence(k: int) -> Metric:
-        said: list[Outcome] = []
-        adapters = find_adapters(context.root / "idk-adapters" / f"k{k}")
-        for name, folder in adapters.items():
-            own = [example for example in silent if own_adapter(adapters, example.groups) == name]
-            with engine.wearing(folder):
-                said += outcomes_of(engine, own, run, sampling, settings.batch_size).values()
+        said = asked(silent, k)
         return wilson(said.count(Outcome.ABSTAINED), len(said))
 
     by_k: dict[int, dict[str, Metric]] = {}
@@ -235,7 +230,7 @@ def _choose(settings: ChoiceSettings, context: Context) -> None:
     for strength in _choice.DIAL:
         dial[strength] = by_k[best] if strength == 1 else measure(best, strength)
         context.log(f"K = {best}, dial at {strength:g}: {_choice.said(dial[strength])}")
-    _copy(context.root / "idk-adapters" / f"k{best}", context.folder / CHOSEN)
+    _copy(context.root / "idk-adapters" / f"k{best}", context.folder / _choice.CHOSEN)
     write_json(context.folder / _choice.CARD, _choice.card(engine.key, best, by_k, dial))
 
 
@@ -256,7 +251,10 @@ def ship_adapters(root: Path, model: str, target: Path) -> None:
     """
     card = json.loads((root / "idk-choice" / _choice.CARD).read_text("utf-8"))
     card["seconds"] = stage_seconds(root, ("idk-data", "idk-adapters", "idk-choice"))
-    sources = {CHOSEN: root / "idk-choice" / CHOSEN, f"k{PAPERS_K}": root / "idk-adapters" / f"k{PAPERS_K}"}
+    sources = {
+        _choice.CHOSEN: root / "idk-choice" / _choice.CHOSEN,
+        f"k{PAPERS_K}": root / "idk-adapters" / f"k{PAPERS_K}",
+    }
     folders = {f"{which}/{name}": own for which, of in sources.items() for name, own in find_adapters(of).items()}
     put_adapters(folders, target, model, _choice.CARD, card)
 
