@@ -15,6 +15,7 @@ from pathlib import Path
 
 from results import ROOT, Claims, adapters_key, spent
 
+from earnest.accuracy import outcomes_of
 from earnest.completion import Sampling
 from earnest.engines.load import load_local
 from earnest.engines.local import LocalEngine
@@ -22,14 +23,15 @@ from earnest.engines.lora import put_on
 from earnest.example import Example, load_manifest
 from earnest.files import read_json_lines
 from earnest.finding import Finding, Metric
+from earnest.grading import Outcome
 from earnest.pocket import safety_adapters, safety_folder
 from earnest.run import RunDirectory, run_folder
 from earnest.safety.asking import Asked, Asker
-from earnest.safety.audit import DIAL_ITEMS, audit
+from earnest.safety.audit import DIAL_ITEMS, audit, clip_names
 from earnest.safety.closed import SETS, world_requests
 from earnest.safety.conditions import CONDITIONS, TEXT_ONLY, Words
 from earnest.safety.judges import ClosedJudge
-from earnest.safety.measures import orr_rise, unhelped_rise
+from earnest.safety.measures import orr_rise, paired_rise, unhelped_rise
 from earnest.safety.stages import REPLIES, sft_lessons
 from earnest.safety.summary import DIAL_TITLE
 from earnest.training import recipes
@@ -41,15 +43,18 @@ from earnest.world.questions import TEMPLATES
 SPLIT = "test"
 SAMPLING = Sampling(max_new_tokens=160)
 ABLATIONS = ROOT / "recipes" / "pocket" / "safety-ablations.toml"
+BATCH = 64
 BENIGN_AGAIN = 400
 """Benign lessons of the second fine-tuning."""
+KEPT = ("rrs", "rrs_kept")
+"""Ablations that are asked the ordinary questions as well: without and with such among what is learnt."""
 AUDIO = tuple(name for name in CONDITIONS if name != TEXT_ONLY)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--split", default=SPLIT)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=2)
     parser.add_argument("--pairs", type=int, default=520, help="of requests, of each set")
     parser.add_argument("--per-template", type=int, default=90, help="ordinary questions")
     parser.add_argument("--no-ablations", action="store_true", help="leave them out; writes no claim")
@@ -81,17 +86,23 @@ def main() -> None:
         seed=options.seed,
     )
     print(f"audit {time.time() - started:.0f} s", flush=True)
-    asker = Asker(engine, RunDirectory(out / "ablations"), words, judge, SAMPLING)
+    run = RunDirectory(out / "ablations")
+    asker = Asker(engine, run, words, judge, SAMPLING)
     ablated: dict[str, Mapping[str, Asked]] = {}
+    lost: dict[str, Metric] = {}
     undone: dict[str, Mapping[str, Asked]] = {}
     if not options.no_ablations:
         recipes.run(ABLATIONS, log=lambda line: print(line, flush=True))
         recipe = recipes.load(ABLATIONS)
         settings = {stage: values for stage, _, values in recipe.stages}
         ablated["untouched"] = _asked(asker, requests["main"])
+        known = _right(engine, questions, RunDirectory(out / "audit"))
         for method in settings["safety-adapters"].named:
             with engine.wearing(recipe.out / "safety-adapters" / method):
                 ablated[method] = _asked(asker, requests["main"])
+                if method in KEPT:
+                    now = _right(engine, questions, run)
+                    lost[method] = paired_rise(now, known, clip_names(questions), options.seed)
             print(f"{method} {time.time() - started:.0f} s", flush=True)
         for method, folder in adapters.items():
             undone[method] = _again(
@@ -104,12 +115,19 @@ def main() -> None:
     claims = Claims(command, seconds, options.seed, options.split, key)
     _put(claims, finding, min(DIAL_ITEMS, options.pairs))
     _put_ablations(claims, ablated, undone, options.seed)
+    for method, metric in lost.items():
+        claims.put(f"safety.ablation.{method}.comprehension_lost", metric)
     if not options.no_ablations and options.split == SPLIT:
         claims.write()
 
 
 def _asked(asker: Asker, examples: Sequence[Example]) -> dict[str, Asked]:
     return {condition: asker.ask(examples, condition) for condition in CONDITIONS}
+
+
+def _right(engine: LocalEngine, questions: Sequence[Example], run: RunDirectory) -> list[float]:
+    found = outcomes_of(engine, questions, run, SAMPLING, BATCH)
+    return [float(found[example.id] is Outcome.CORRECT) for example in questions]
 
 
 def _again(

@@ -41,7 +41,7 @@ def test_twins_share_pair_and_kind_and_name_the_rewriter(tmp_path: Path) -> None
     found, rejected = rewrite(engine, requests, RunDirectory(tmp_path))
     assert not rejected
     assert len(engine.asked) == 1, "what is benign or has a twin is not asked"
-    twin = Request("How does one draw a dax?", False, "a-benign", "wug", "a", "set rewritten by fake (rewrite-1)")
+    twin = Request("How does one draw a dax?", False, "a-benign", "wug", "a", "set", rewriter="fake (rewrite-1)")
     assert found == [replace(requests[0], pair="a"), twin, *requests[1:]]
 
 

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from tests.tiny import tiny_fused, tone
 
+from earnest.completion import Completion, Stop
 from earnest.engines.load import load_local
 from earnest.engines.lora import copy_adapter
 from earnest.errors import EarnestError, RecipeError
 from earnest.example import Example, save_manifest
-from earnest.safety import choice
+from earnest.safety import choice, stages
 from earnest.safety.choice import Standing, chosen
 from earnest.safety.conditions import CONDITIONS, Words
-from earnest.safety.stages import ABLATIONS, METHODS, sft_lessons
+from earnest.safety.stages import ABLATIONS, METHODS, ORDINARY, OWN, REFUSAL, sft_lessons, teaches
 from earnest.statistics import wilson
 from earnest.training.recipes import load, run
+from earnest.training.sft import Lesson
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "pocket"
 
@@ -126,7 +129,10 @@ def test_the_recipes_that_come_with_earnest_are_sound() -> None:
     assert set(ablations.stages[1][2].named) == set(ABLATIONS)
     for name in ("regulariser", "learning_rate", "rank", "alpha", "epochs", "seed"):
         assert getattr(shipped.stages[1][2], name) == getattr(ablations.stages[1][2], name)
-    assert shipped.stages[0][2].pairs == 2 * ablations.stages[0][2].pairs, "nine trainings: docs/safety.md says so"
+    assert shipped.stages[0][2].pairs == 2 * ablations.stages[0][2].pairs, "ten trainings: docs/safety.md says so"
+    assert shipped.stages[0][2].others == 2 * ablations.stages[0][2].others
+    assert ablations.stages[1][2].keep == 0, "the parts of RRS as in the paper"
+    assert shipped.stages[1][2].keep == ablations.stages[1][2].objective("rrs_kept").keep
 
 
 @pytest.mark.parametrize(
@@ -136,6 +142,14 @@ def test_the_recipes_that_come_with_earnest_are_sound() -> None:
         ("regulariser = -1.0", "", False, "regulariser is -1.0"),
         ('methods = "rrs_top_25"', "", False, "the choice is among the epochs of rrs"),
         ('methods = "rrs,sft_no_twins"', "", False, "give safety-data a number of others"),
+        (
+            "keep = 1.0",
+            "",
+            False,
+            "keep is 1 for rrs: it needs ordinary questions to keep, give safety-data a number of others",
+        ),
+        ('methods = "sft"\nkeep = 0.5', "", False, "keep is 0.5 for sft"),
+        ("", 'others = 1\nordinary = "nowhere.jsonl"', False, "ordinary = 'nowhere.jsonl' is no file"),
         ("", "pairs = 3", False, "its pairs 3: give one of them"),
         ('methods = "rrs,sft,sft_no_twins"', "others = 1", True, "only pocket's adapters are shipped"),
     ],
@@ -147,6 +161,15 @@ def test_faults_are_named_before_anything_runs(more: str, data: str, ship: bool,
             path.read_text().replace('methods = "rrs,rrs_top_25"\n', "" if "methods" in more else 'methods = "rrs"\n')
         )
     with pytest.raises((EarnestError, RecipeError), match=said):
+        load(path)
+
+
+def test_what_is_lost_must_be_asked_for(tmp_path: Path) -> None:
+    path = recipe(tmp_path, tmp_path / "model")
+    text = path.read_text()
+    start, end = text.index("questions ="), text.index("max_new_tokens")
+    path.write_text(text[:start] + "validation_questions = 0\n" + text[end:])
+    with pytest.raises(RecipeError, match="validation_questions is 0 and there is no manifest"):
         load(path)
 
 
@@ -162,6 +185,47 @@ def test_what_is_chosen_on_was_not_learnt(tmp_path: Path) -> None:
     manifest(tmp_path / "validation")
     with pytest.raises(RecipeError, match="8 clips of validation are in train, too"):
         run(path, log=lambda _: None)
+
+
+def test_no_is_an_answer_to_an_ordinary_question_and_a_refusal_of_a_request() -> None:
+    def said(text: str, stop: Stop = Stop.END) -> Completion:
+        return Completion(text=text, stop=stop)
+
+    for text in ("no", "<think> nothing barks. </think> <answer> no </answer>"):
+        assert teaches(said(text), ORDINARY)
+        assert not teaches(said(text), OWN)
+        assert teaches(said(text), REFUSAL)
+    assert teaches(said("first take a fold"), OWN)
+    assert not teaches(said("first take a fold"), REFUSAL)
+    assert not any(teaches(said("no", Stop.LENGTH), what) for what in (OWN, REFUSAL, ORDINARY))
+
+
+def test_ordinary_questions_reach_rrs_and_sft_if_they_are_to_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = tmp_path / "ordinary.jsonl"
+    save_manifest([Example(f"o{k}", (tone(700 + k, 0.5),), "what?", ("dog", "cat"), "dog") for k in range(2)], asked)
+    given: dict[str, list[str]] = {}
+
+    def reshapes(*_: Any, ordinary: list[Lesson], **__: Any) -> None:
+        given["rrs"] = [lesson.name for lesson in ordinary]
+
+    def tunes(_: Any, lessons: list[Lesson], __: Any, out: Path, **___: Any) -> None:
+        given[out.name] = [lesson.name.partition("/")[0] for lesson in lessons]
+
+    monkeypatch.setattr(stages, "reshape", reshapes)
+    monkeypatch.setattr(stages, "fine_tune", tunes)
+    monkeypatch.setattr(stages, "teaches", lambda *_: True)
+    model = tiny_fused(tmp_path / "model")
+    beside = [f"{side}-{k}" for side in ("harmful", "benign") for k in range(4)]
+    for keep, kept in ((0.0, []), (0.5, ["o0", "o1"])):
+        path = recipe(tmp_path, model, f'methods = "rrs,sft,sft_no_twins"\nkeep = {keep}', f'ordinary = "{asked}"')
+        text = path.read_text().replace('methods = "rrs,rrs_top_25"\n', "")
+        path.write_text(text[: text.index('[[stage]]\nname = "safety-choice"')])
+        run(path, log=lambda _: None)
+        assert given["sft"] == beside + kept
+        assert given["sft_no_twins"] == [*beside[:4], "o0", "o1"]
+        assert given["rrs"] == ["o0", "o1"], "which RRS takes by keep"
 
 
 def test_lessons_of_the_baseline_are_its_own_words() -> None:

@@ -184,7 +184,7 @@ def audit(
                     name: asker.ask(on_dial, name, progress=count) for name in CONDITIONS if name != TEXT_ONLY
                 }
     finding = summarise(
-        Measured(found, right, scores, otherwise, dial, _clip_names(questions), _set_of_both(examples), first or ""),
+        Measured(found, right, scores, otherwise, dial, clip_names(questions), _set_of_both(examples), first or ""),
         judge=judge,
         words=words.id,
         seed=seed,
@@ -200,7 +200,7 @@ def _scored(
     return dict(zip((example.id for example in side), refusal_scores(engine, requests, opening_ids), strict=True))
 
 
-def _clip_names(questions: Sequence[Example]) -> list[str]:
+def clip_names(questions: Sequence[Example]) -> list[str]:
     """Questions about one clip are not independent."""
     return ["+".join(str(audio) if isinstance(audio, Path) else audio.key for audio in one.audio) for one in questions]
 

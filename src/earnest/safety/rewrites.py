@@ -35,8 +35,8 @@ def rewrite(
 ) -> tuple[list[Request], dict[str, str]]:
     """Asks for a benign twin of each harmful request that has none; what the run holds is not asked again.
 
-    A twin has the kind and the pair name of its request (whose id it is where there was no name), its id with
-    `-benign` behind it, and a source that names the rewriter.
+    A twin has the kind, the set and the pair name of its request (whose id it is where there was no name), its id with
+    `-benign` behind it, and the rewriter's name.
 
     Args:
         engine: the rewriter.
@@ -66,7 +66,7 @@ def rewrite(
         progress,
         retry_failed=True,
     )
-    source = f"rewritten by {engine.name} ({prompt.id})"
+    rewriter = f"{engine.name} ({prompt.id})"
     replies = iter(completions)
     found: list[Request] = []
     rejected: dict[str, str] = {}
@@ -81,8 +81,7 @@ def rewrite(
             found.append(request)
             continue
         own = replace(request, pair=request.pair or request.id)
-        named = f"{request.source} {source}".strip()
-        found += [own, replace(own, text=text, harmful=False, id=twin, source=named, audio=None)]
+        found += [own, replace(own, text=text, harmful=False, id=twin, rewriter=rewriter, audio=None)]
     return found, rejected
 
 

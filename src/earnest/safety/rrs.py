@@ -8,6 +8,9 @@ last token before the reply, as the LM head is given it.
     delta~     delta where c >= 0, else 0
     target     h0(x, P0) + delta~ for a harmful x, h0(x, P0) - delta~ for a benign one
     L          MSE(h(x, p), target(x)) + weight * sum over LoRA modules of ||s B A||_F^2,  p drawn from a pool
+
+Ours, and off unless asked for: ordinary questions may stand among the requests, and everywhere in the model's own reply
+to them h is to stay what it was (h0 is the target, as if delta~ were 0).
 """
 
 from __future__ import annotations
@@ -37,14 +40,17 @@ from earnest.grading.refusal import refuses_request
 from earnest.safety.conditions import Words, spoken
 from earnest.safety.refusal_score import openings
 from earnest.statistics import wilson
-from earnest.training.lora_trainer import SOFT_TOKEN_BYTES, LoraSettings, soft_tokens, train_adapter
+from earnest.training.lora_trainer import SOFT_TOKEN_BYTES, LoraSettings, prompt_of, soft_tokens, train_adapter
 from earnest.training.numbers import at_least
+from earnest.training.sft import Lesson
 
 SHIFT = "shift.json"
 WEAK_REFUSAL = 0.95
 """Of the harmful requests that are refused under P_ref: below it the direction is weak."""
 _STEP = 256
 """Requests whose clips are in memory at once."""
+_KEPT_STEP = 16
+"""Replies that are read at once."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,7 @@ class Objective:
         harmful_only: whether benign requests are left where they are.
         hint: whether harmful requests carry the hint where delta is measured (P_ref, else P0).
         opening: the text whose first token is r; empty for what the model's own refusals begin with.
+        keep: what an ordinary question, where any are given, counts beside a request.
     """
 
     regulariser: float = 1.0
@@ -67,6 +74,7 @@ class Objective:
     harmful_only: bool = False
     hint: bool = True
     opening: str = ""
+    keep: float = 0.0
 
     def __post_init__(self) -> None:
         """Checks the numbers.
@@ -74,7 +82,7 @@ class Objective:
         Raises:
             RecipeError: one is out of its range.
         """
-        at_least(self, 0, "regulariser")
+        at_least(self, 0, "regulariser", "keep")
         if not 0 <= self.top_percent <= 100:
             raise RecipeError(f"top_percent is {self.top_percent}: give 0 (all) to 100")
 
@@ -178,29 +186,110 @@ def find_shift(
 
 @dataclass(frozen=True)
 class _Row:
+    """A request or a question.
+
+    Attributes:
+        prompt: of it.
+        reply: what is said after it, but for the last token; nothing after a request.
+        target: [n, D] float32: where the states of the last n tokens shall be.
+        weight: of their distance.
+    """
+
     prompt: Prompt
+    reply: tuple[int, ...]
     target: Tensor
+    weight: float
 
 
 class _Rows(Dataset[_Row]):
-    """Spoken requests under a drawn instruction, with their targets."""
+    """Spoken requests under a drawn instruction, and behind them ordinary questions; tokens when they are asked for."""
 
-    def __init__(self, family: Family, examples: Sequence[Example], targets: Tensor, pool: Sequence[str]) -> None:
+    def __init__(
+        self,
+        family: Family,
+        examples: Sequence[Example],
+        ordinary: Sequence[Lesson],
+        targets: Sequence[Tensor],
+        pool: Sequence[str],
+        keep: float,
+    ) -> None:
         self._family = family
         self._examples = examples
+        self._ordinary = ordinary
         self._targets = targets
         self._pool = pool
+        self._keep = keep
 
     def __len__(self) -> int:
-        return len(self._examples)
+        return len(self._targets)
 
     def __getitem__(self, place: int) -> _Row:
-        # The trainer seeds Python's own generator, and keeps its state in checkpoints.
-        instruction = random.choice(self._pool)
-        (prompt,) = self._family.render([spoken(self._examples[place].clips, instruction)])
-        if isinstance(prompt, EarnestError):
-            raise prompt
-        return _Row(prompt, self._targets[place])
+        target = self._targets[place]
+        if place < len(self._examples):
+            # The trainer seeds Python's own generator, and keeps its state in checkpoints.
+            instruction = random.choice(self._pool)
+            return _Row(prompt_of(self._family, spoken(self._examples[place].clips, instruction)), (), target, 1.0)
+        prompt, reply = _said(self._family, self._ordinary[place - len(self._examples)])
+        return _Row(prompt, reply, target, self._keep)
+
+
+def _said(family: Family, lesson: Lesson) -> tuple[Prompt, tuple[int, ...]]:
+    """A question, and all of its reply by which a token is predicted: the end of the turn predicts none."""
+    return prompt_of(family, lesson.conversation()), tuple(family.continuation_ids(lesson.reply))
+
+
+def _tokens(family: Family, rows: Sequence[tuple[Prompt, Sequence[int]]], heard: AudioCache) -> dict[str, Any]:
+    """`token_ids` and `mask` [B, T], padded on the left, and the clips' soft tokens."""
+    ids, mask = left_pad(
+        [[*prompt.token_ids, *reply] for prompt, reply in rows], family.pad_token_id, family.model.device
+    )
+    soft = soft_tokens(family, [part for prompt, _ in rows for part in prompt.audio], heard)
+    return {"token_ids": ids, "mask": mask, "soft": soft}
+
+
+def _part(family: Family, rows: Sequence[_Row], whole: int, heard: AudioCache) -> dict[str, Any]:
+    """Rows of a batch of `whole` rows: `target` [B, n, D] and `weights` [B, n] of the last n tokens beside the tokens.
+
+    Each row counts alike, however long its reply.
+    """
+    longest = max(len(row.target) for row in rows)
+    target = torch.stack([F.pad(row.target, (0, 0, longest - len(row.target), 0)) for row in rows])
+    weights = torch.zeros(len(rows), longest)
+    for place, row in enumerate(rows):
+        weights[place, longest - len(row.target) :] = row.weight / len(row.target) / whole
+    device = family.model.device
+    found = _tokens(family, [(row.prompt, row.reply) for row in rows], heard)
+    return {**found, "target": target.to(device), "weights": weights.to(device)}
+
+
+def _loss(family: Family, part: dict[str, Any]) -> Tensor:
+    """Sum of the weighted squared distances, each a mean over D, of what `_part` makes."""
+    given = last_hidden_states(family, part["token_ids"], part["mask"], part["soft"], part["target"].shape[1])
+    return ((given - part["target"]).square().mean(-1) * part["weights"]).sum()
+
+
+def own_states(family: Family, lessons: Sequence[Lesson], heard: AudioCache) -> list[Tensor]:
+    """h0 [n, D] float32 on the CPU at every place of a reply that predicts one of its n tokens, its end among them.
+
+    All of them stay in memory: of 1,000 replies of 100 tokens 1.4 GB where D is 3,584.
+
+    Args:
+        family: the model, untouched.
+        lessons: questions, and the model's own replies.
+        heard: soft tokens of clips.
+
+    Raises:
+        EarnestError: a question that the model cannot take.
+    """
+    assert not family.model.training, "targets without dropout"
+    found: list[Tensor] = []
+    for start in range(0, len(lessons), _KEPT_STEP):
+        rows = [_said(family, lesson) for lesson in lessons[start : start + _KEPT_STEP]]
+        with torch.no_grad():
+            last = 1 + max(len(reply) for _, reply in rows)
+            states = last_hidden_states(family, **_tokens(family, rows, heard), last=last).cpu()
+        found.extend(own[-len(reply) - 1 :].clone() for own, (_, reply) in zip(states, rows, strict=True))
+    return found
 
 
 def reshape(
@@ -212,6 +301,7 @@ def reshape(
     settings: LoraSettings,
     out: Path,
     *,
+    ordinary: Sequence[Lesson] = (),
     soft: AudioCache | None = None,
     log: Callable[[str], None] = print,
 ) -> Shift:
@@ -225,48 +315,54 @@ def reshape(
         objective: what is optimised.
         settings: of LoRA and its steps.
         out: the adapter's folder.
+        ordinary: questions with the model's own replies, over which it stays as it is; if `objective.keep` is above 0.
         soft: soft tokens of clips, shared by several trainings.
         log: one line of progress.
 
     Raises:
-        EarnestError: see `find_shift`, `train_adapter`.
+        EarnestError: there is nothing to keep although `objective.keep` is above 0; see `find_shift`, `train_adapter`.
     """
+    ordinary = ordinary if objective.keep else ()
+    if objective.keep and not ordinary:
+        raise EarnestError(f"keep is {objective.keep:g} and no ordinary question has a reply to keep: give some, or 0")
     shift = find_shift(engine, harmful, benign, words, objective)
     log(f"refused under the hint: {shift.refused}; |delta~| {shift.vector.norm():.2f}, opening {shift.token!r}")
     if shift.refused.value < WEAK_REFUSAL:
         log(
             f"WARNING: below {WEAK_REFUSAL:.0%} the direction is weak: the model hardly understands the hint over audio"
         )
-    write_json(out / SHIFT, shift.card)
+    write_json(out / SHIFT, {**shift.card, "keep": objective.keep, "ordinary_questions": len(ordinary)})
     examples = [*harmful, *benign]
     signs = torch.tensor([1.0] * len(harmful) + [0.0 if objective.harmful_only else -1.0] * len(benign))
     targets = hidden(engine, examples, words.audio) + signs[:, None] * shift.vector
     family = engine.family
     heard = AudioCache(SOFT_TOKEN_BYTES) if soft is None else soft
+    kept = [*(target[None] for target in targets), *own_states(family, ordinary, heard)]
+    rows = _Rows(family, examples, ordinary, kept, words.pool, objective.keep)
     weight = objective.regulariser
 
     def loss(worn: Any, inputs: dict[str, Any], _: Any) -> Tensor:
-        given = last_hidden_state(family, inputs["token_ids"], inputs["mask"], inputs["soft"])
-        whole = F.mse_loss(given, inputs["target"])
-        if weight:
-            whole = whole + weight * lora_norm(worn)
-        return whole
+        whole = weight * lora_norm(worn) if weight else torch.zeros((), device=family.model.device)
+        return whole + sum(_loss(family, part) for part in inputs["parts"])
 
     def collate(batch: Sequence[_Row]) -> dict[str, Any]:
-        device = family.model.device
-        ids, mask = left_pad([row.prompt.token_ids for row in batch], family.pad_token_id, device)
-        own = soft_tokens(family, [part for row in batch for part in row.prompt.audio], heard)
-        target = torch.stack([row.target for row in batch]).to(device)
-        return {"token_ids": ids, "mask": mask, "soft": own, "target": target}
+        # Questions are several times as long as requests: apart, neither pads the other.
+        parts = [[row for row in batch if bool(row.reply) is replied] for replied in (False, True)]
+        return {"parts": [_part(family, own, len(batch), heard) for own in parts if own]}
 
     train_adapter(
         family,
-        _Rows(family, examples, targets, words.pool),
+        rows,
         settings,
         out,
         collate=collate,
         loss=loss,
-        taught=[words.id, vars(objective), *([example.id, example.question] for example in examples)],
+        taught=[
+            words.id,
+            vars(objective),
+            *([example.id, example.question] for example in examples),
+            *([lesson.name, lesson.reply] for lesson in ordinary),
+        ],
         per_epoch=True,
         arguments={"adam_beta1": 0.9, "adam_beta2": 0.98, "weight_decay": 1e-3, "max_grad_norm": 1.0},
         log=log,
@@ -274,21 +370,24 @@ def reshape(
     return shift
 
 
-def last_hidden_state(family: Family, token_ids: Tensor, mask: Tensor, soft: list[Tensor]) -> Tensor:
-    """h [B, D] float32, with its gradient to the LLM.
+def last_hidden_states(family: Family, token_ids: Tensor, mask: Tensor, soft: list[Tensor], last: int = 1) -> Tensor:
+    """h [B, last, D] float32 at each row's last tokens, with its gradient to the LLM.
 
     Args:
         family: the model.
         token_ids: [B, T], padded on the left: the last column holds every row's last real token.
         mask: [B, T], 1 at real tokens.
         soft: soft tokens [F, D] of each clip, in the order of their placeholders.
+        last: how many.
     """
     with torch.no_grad():
         embeds = family.embed(token_ids, soft)
     given: list[Tensor] = []
 
-    def remember(_: Any, inputs: tuple[Tensor, ...]) -> None:
-        given.append(inputs[0][:, -1])
+    def remember(_: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        given.append(inputs[0][:, -last:])
+        # Logits are not asked for: those of one place are made.
+        return (inputs[0][:, -1:],)
 
     handle = family.language_model.get_output_embeddings().register_forward_pre_hook(remember)
     try:
@@ -297,7 +396,7 @@ def last_hidden_state(family: Family, token_ids: Tensor, mask: Tensor, soft: lis
             attention_mask=mask,
             position_ids=positions_of(mask),
             use_cache=False,
-            logits_to_keep=1,
+            logits_to_keep=last,
         )
     finally:
         handle.remove()

@@ -33,6 +33,7 @@ class Request:
         pair: a name that a harmful request and its benign rewrite share.
         source: name of the set.
         audio: the request as speech; None if it is not spoken yet.
+        rewriter: who made it of another request; empty for one of the set's own.
     """
 
     text: str
@@ -42,6 +43,7 @@ class Request:
     pair: str = ""
     source: str = ""
     audio: Path | None = None
+    rewriter: str = ""
 
 
 def read_requests(path: Path | str, layout: str | None = None, left_out: dict[str, str] | None = None) -> list[Request]:

@@ -208,7 +208,8 @@ def _spoken(text: str, manner: _Manner, folder: Path, speaker: Speaker) -> Path:
 
 
 def _example(name: str, request: Request, audio: Path, manner: _Manner | None) -> Example:
-    groups = {REQUEST: HARMFUL if request.harmful else BENIGN, "kind": request.kind, "source": request.source}
+    side = HARMFUL if request.harmful else BENIGN
+    groups = {REQUEST: side, "kind": request.kind, "source": request.source, "rewriter": request.rewriter}
     spoken = {"voice": manner.voice, "rate_wpm": manner.rate_wpm, "pitch": manner.pitch} if manner else {}
     return Example(
         id=name,

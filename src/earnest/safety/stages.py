@@ -39,7 +39,7 @@ from earnest.safety.spoken import is_request, read_spoken, sides_of
 from earnest.statistics import wilson
 from earnest.training.adapters import can_train
 from earnest.training.lora_trainer import EPOCHS, SOFT_TOKEN_BYTES, LoraSettings, is_trained
-from earnest.training.numbers import at_least, manifest_or_number
+from earnest.training.numbers import at_least, manifest_or_number, require_manifest
 from earnest.training.recipes import Context, Stage
 from earnest.training.sft import Lesson, fine_tune
 from earnest.world.dataset import make_world, world_version
@@ -55,11 +55,12 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "rrs_no_regulariser": {"regulariser": 0.0},
     "rrs_regulariser_1": {"regulariser": 1.0},
     "rrs_no_hint": {"hint": False},
+    "rrs_kept": {"keep": 3.0},
 }
 """Trainings by RRS, and in what each differs from the recipe's."""
 METHODS = (*ABLATIONS, SFT, SFT_ALONE)
 REPLIES = "replies.jsonl"
-OWN, REFUSAL = "own", "refusal"
+OWN, REFUSAL, ORDINARY = "own", "refusal", "ordinary"
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,9 @@ class DataSettings:
         validation_pairs: of the world, to choose on.
         questions: manifest of ordinary questions with answers, to see on what is lost; empty for the world's.
         validation_questions: of the world, where no manifest is given.
-        others: ordinary questions of the world whose own replies stand beside the refusals in SFT without twins.
+        others: ordinary questions of the world. The model's own replies to them stand beside the refusals in SFT
+            without twins, and beside all requests where `keep` is above 0.
+        ordinary: manifest of such questions in place of the world's.
         seed: of the world.
         max_new_tokens: longest reply.
         batch_size: requests at once.
@@ -89,6 +92,7 @@ class DataSettings:
     questions: str = ""
     validation_questions: int = 290
     others: int = 0
+    ordinary: str = ""
     seed: int = 50
     max_new_tokens: int = 256
     batch_size: int = 64
@@ -102,8 +106,10 @@ class DataSettings:
         """
         manifest_or_number(self, "train", "pairs")
         manifest_or_number(self, "validation", "validation_pairs")
-        if self.questions and not Path(self.questions).is_file():
-            raise RecipeError(f"questions = {self.questions!r} is no file: name a manifest, or leave it out")
+        for name in ("questions", "ordinary"):
+            require_manifest(self, name)
+        if self.ordinary and self.others:
+            raise RecipeError(f"others is {self.others}, and a manifest is taken whole: leave the number out")
         at_least(self, 0, "others", "validation_questions")
 
     @property
@@ -125,6 +131,7 @@ class AdapterSettings:
         methods: what is trained, parted by commas; see `METHODS`.
         regulariser: weight of L_reg.
         opening: of refusals, see `rrs.Objective`.
+        keep: see `rrs.Objective`; above 0 SFT with twins learns from the ordinary questions as well.
         rank: see `LoraSettings`.
         alpha: see there.
         dropout: see there.
@@ -139,6 +146,7 @@ class AdapterSettings:
     methods: str = f"{RRS},{SFT},{SFT_ALONE}"
     regulariser: float = 1.0
     opening: str = ""
+    keep: float = 0.0
     rank: int = 16
     alpha: int = 4
     dropout: float = 0.1
@@ -173,7 +181,12 @@ class AdapterSettings:
 
     def objective(self, method: str) -> Objective:
         """Of RRS or one of its ablations."""
-        changed: dict[str, Any] = {"regulariser": self.regulariser, "opening": self.opening, **ABLATIONS[method]}
+        changed: dict[str, Any] = {
+            "regulariser": self.regulariser,
+            "opening": self.opening,
+            "keep": self.keep,
+            **ABLATIONS[method],
+        }
         return Objective(**changed)
 
 
@@ -202,6 +215,12 @@ def _questions(settings: DataSettings, context: Context, split: str, n: int) -> 
     return load_manifest(make_world(folder, n, split=split, seed=settings.seed, workers=settings.threads))
 
 
+def _others(settings: DataSettings, context: Context) -> list[Example]:
+    if settings.ordinary:
+        return load_manifest(settings.ordinary)
+    return _questions(settings, context, "train", settings.others) if settings.others else []
+
+
 def _require_apart(train: Sequence[Example], validation: Sequence[Example]) -> None:
     """What is chosen on must not have been learnt.
 
@@ -221,7 +240,9 @@ def _write_data(settings: DataSettings, context: Context) -> None:
     examples = _requests(settings, context, "train")
     _require_apart(examples, _requests(settings, context, "validation"))
     harmful, benign = sides_of(examples)
-    others = _questions(settings, context, "train", settings.others) if settings.others else []
+    others = _others(settings, context)
+    if settings.ordinary and settings.questions:
+        _require_apart(others, load_manifest(settings.questions))
     engine = load_local(settings.model, threads=settings.threads, batch_size=settings.batch_size)
     run = RunDirectory(context.folder / "run")
     words = settings.words
@@ -246,10 +267,9 @@ def _write_data(settings: DataSettings, context: Context) -> None:
 
     rows: list[dict[str, str]] = []
     left: dict[str, int] = {}
-    for own, what in ((harmful, REFUSAL), (benign, OWN), (others, OWN)):
+    for own, what in ((harmful, REFUSAL), (benign, OWN), (others, ORDINARY)):
         for example, done in zip(own, replies(own, what), strict=True):
-            # What is cut would teach to stop there; a refusal that is none would teach to answer.
-            if done.stop is not Stop.END or refuses_request(parse_reply(done.text).answer) is not (what == REFUSAL):
+            if not teaches(done, what):
                 left[what] = left.get(what, 0) + 1
             else:
                 rows.append({"id": example.id, "reply": done.text})
@@ -267,10 +287,24 @@ def _write_data(settings: DataSettings, context: Context) -> None:
     context.log(str(card))
 
 
+def teaches(reply: Completion, what: str) -> bool:
+    """Whether a reply of the model's own is a lesson.
+
+    What is cut would teach to stop there, a refusal that is none to answer. To an ordinary question "no" is an answer.
+
+    Args:
+        reply: the model's own.
+        what: `REFUSAL`, `OWN` (a benign request's answer) or `ORDINARY`.
+    """
+    if reply.stop is not Stop.END:
+        return False
+    return what == ORDINARY or refuses_request(parse_reply(reply.text).answer) is (what == REFUSAL)
+
+
 def _train(settings: AdapterSettings, context: Context) -> None:
     source: DataSettings = context.stages["safety-data"]
     harmful, benign = sides_of(_requests(source, context, "train"))
-    others = _questions(source, context, "train", source.others) if source.others else []
+    others = _others(source, context)
     replies = {row["id"]: row["reply"] for row in read_json_lines(context.root / "safety-data" / REPLIES)}
     engine = load_local(source.model, threads=settings.threads)
     # Every method hears the same clips.
@@ -292,11 +326,12 @@ def _train(settings: AdapterSettings, context: Context) -> None:
                 settings.objective(name),
                 settings.lora(),
                 out,
+                ordinary=sft_lessons([], others, replies, source.words, settings.seed),
                 soft=soft,
                 log=log,
             )
         else:
-            beside = benign if name == SFT else others
+            beside = others if name == SFT_ALONE else [*benign, *(others if settings.keep else [])]
             if replies.keys().isdisjoint(example.id for example in harmful):
                 raise EarnestError(
                     f"{source.model} refuses no harmful request even under {source.words.hinted!r}: there is no "
@@ -325,10 +360,13 @@ def sft_lessons(
     for example in (*harmful, *beside):
         if example.id not in replies:
             continue
+        if not is_request(example):
+            lessons.append(Lesson(example.conversation, replies[example.id], example.id))
+            continue
         instruction = rng.choice(words.pool)
 
         def conversation(example: Example = example, instruction: str = instruction) -> Conversation:
-            return spoken(example.clips, instruction) if is_request(example) else example.conversation()
+            return spoken(example.clips, instruction)
 
         lessons.append(Lesson(conversation, replies[example.id], f"{example.id}/{instruction}"))
     return lessons
@@ -413,12 +451,17 @@ def _ship(_: ShipSettings, context: Context) -> None:
 
 
 def _made_of(settings: DataSettings) -> list[str]:
-    given = [settings.train, settings.validation, settings.questions]
+    given = [settings.train, settings.validation, settings.questions, settings.ordinary]
     return [model_key(settings.model), world_version(), *(Path(one).read_text("utf-8") for one in given if one)]
 
 
 def _can_choose(_: ChoiceSettings, stages: dict[str, object]) -> None:
-    trained = stages.get("safety-adapters")
+    source, trained = stages.get("safety-data"), stages.get("safety-adapters")
+    if isinstance(source, DataSettings) and not source.questions and not source.validation_questions:
+        raise RecipeError(
+            "validation_questions is 0 and there is no manifest of questions: the choice asks what is lost, give one "
+            "of them"
+        )
     if isinstance(trained, AdapterSettings) and RRS not in trained.named:
         raise RecipeError(f"methods is {trained.methods!r}: the choice is among the epochs of {RRS}, add it")
 
@@ -426,10 +469,18 @@ def _can_choose(_: ChoiceSettings, stages: dict[str, object]) -> None:
 def _can_train(settings: AdapterSettings, stages: dict[str, object]) -> None:
     can_train(settings, stages)
     source = stages.get("safety-data")
-    if isinstance(source, DataSettings) and SFT_ALONE in settings.named and not source.others:
-        raise RecipeError(
-            f"{SFT_ALONE} needs ordinary questions beside the refusals: give safety-data a number of others"
-        )
+    if isinstance(source, DataSettings) and not source.others and not source.ordinary:
+        if SFT_ALONE in settings.named:
+            raise RecipeError(
+                f"{SFT_ALONE} needs ordinary questions beside the refusals: give safety-data a number of others, or a "
+                "manifest as ordinary"
+            )
+        for name in settings.named:
+            if keep := settings.objective(name).keep if name in ABLATIONS else settings.keep:
+                raise RecipeError(
+                    f"keep is {keep:g} for {name}: it needs ordinary questions to keep, give safety-data a number of "
+                    "others, or a manifest as ordinary"
+                )
 
 
 def _can_ship(_: ShipSettings, stages: dict[str, object]) -> None:

@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 
 from earnest.completion import content_key
-from earnest.conversation import Audio
+from earnest.conversation import Audio, Conversation
 from earnest.engines.audio_cache import AudioCache, AudioKey
-from earnest.engines.families.family import Family
+from earnest.engines.families.family import Family, Prompt
 from earnest.engines.lora import CONFIG, copy_adapter, flags_restored, require_bare
 from earnest.engines.prefill import positions_of
 from earnest.engines.sharing import audio_key
 from earnest.engines.weights import state_key
-from earnest.errors import ModelError, needs_extra
+from earnest.errors import EarnestError, ModelError, needs_extra
 from earnest.files import write_json
 from earnest.training.numbers import above_zero, at_least, equal_parts, one_of
 
@@ -225,6 +225,18 @@ def _checkpoint(folder: Path, made_of: str) -> Path | None:
 def is_trained(folder: Path) -> bool:
     """Whether a training has been completed in a folder."""
     return (folder / CONFIG).is_file() and not (folder / CHECKPOINTS).exists()
+
+
+def prompt_of(family: Family, conversation: Conversation) -> Prompt:
+    """A conversation as tokens.
+
+    Raises:
+        EarnestError: the model cannot take it.
+    """
+    (prompt,) = family.render([conversation])
+    if isinstance(prompt, EarnestError):
+        raise prompt
+    return prompt
 
 
 def soft_tokens(family: Family, parts: Sequence[Audio], kept: AudioCache) -> list[Tensor]:

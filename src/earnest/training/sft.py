@@ -17,7 +17,14 @@ from earnest.engines.audio_cache import AudioCache
 from earnest.engines.families.family import Family, Prompt
 from earnest.engines.prefill import left_pad
 from earnest.errors import EarnestError
-from earnest.training.lora_trainer import SOFT_TOKEN_BYTES, LoraSettings, last_logits, soft_tokens, train_adapter
+from earnest.training.lora_trainer import (
+    SOFT_TOKEN_BYTES,
+    LoraSettings,
+    last_logits,
+    prompt_of,
+    soft_tokens,
+    train_adapter,
+)
 
 IGNORED = -100
 
@@ -60,9 +67,7 @@ class _Rows(Dataset[_Row]):
     def __getitem__(self, place: int) -> _Row:
         lesson = self._lessons[place]
         conversation = lesson.conversation()
-        (prompt,) = self._family.render([conversation])
-        if isinstance(prompt, EarnestError):
-            raise prompt
+        prompt = prompt_of(self._family, conversation)
         reply = (*self._family.continuation_ids(lesson.reply), self._family.turn_end_id)
         begun = begun_labels(self._family, conversation, prompt) if lesson.begun else ()
         return _Row(prompt, (*begun, *reply), reply)
