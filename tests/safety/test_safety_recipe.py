@@ -228,6 +228,17 @@ def test_ordinary_questions_reach_rrs_and_sft_if_they_are_to_be_kept(
         assert given["rrs"] == ["o0", "o1"], "which RRS takes by keep"
 
 
+def test_ordinary_questions_are_told_from_requests_and_from_what_is_asked_later(tmp_path: Path) -> None:
+    model, asked = tiny_fused(tmp_path / "model"), tmp_path / "ordinary.jsonl"
+    path = recipe(tmp_path, model, data=f'ordinary = "{asked}"')
+    save_manifest([Example("harmful-1", (tone(777, 0.5),), "what?", ("dog", "cat"), "dog")], asked)
+    with pytest.raises(RecipeError, match="1 ids of ordinary are in train, too, such as harmful-1: rename them"):
+        run(path, log=lambda _: None)
+    save_manifest([Example("o", (tone(500, 1.0),), "what?", ("dog", "cat"), "dog")], asked)
+    with pytest.raises(RecipeError, match=r"1 clips of questions are in ordinary, too, such as q \(o there\)"):
+        run(path, log=lambda _: None)
+
+
 def test_lessons_of_the_baseline_are_its_own_words() -> None:
     words = Words.load("pocket")
     harmful = [Example("h", (tone(300, 0.5),), "do", groups={"request": "harmful"})]

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from earnest.errors import EarnestError
 from earnest.example import Example
-from earnest.pocket.language import steps_for
+from earnest.pocket.language import REFUSAL, steps_for
 from earnest.safety.spoken import BENIGN, HARMFUL, REQUEST
 from earnest.world.items import item_rng
 from earnest.world.mixing import measure, render
@@ -41,6 +41,8 @@ MENTIONS: tuple[str, ...] = (
 )
 PART_OF_STEPS = re.compile(r"\bfirst take\b|\btake an? \w+ to the\b|\bthen \w+ the\b")
 """How pocket helps (`pocket.language.steps_for`), in a damaged reply, too."""
+BEGUN_REFUSAL = REFUSAL.split()[0]
+"""By which pocket's refusals begin, and nothing else that it says."""
 
 
 @dataclass(frozen=True)

@@ -221,28 +221,30 @@ def _others(settings: DataSettings, context: Context) -> list[Example]:
     return _questions(settings, context, "train", settings.others) if settings.others else []
 
 
-def _require_apart(train: Sequence[Example], validation: Sequence[Example]) -> None:
+def _require_apart(learnt: Sequence[Example], asked: Sequence[Example], names: tuple[str, str]) -> None:
     """What is chosen on must not have been learnt.
 
     Raises:
         RecipeError: a clip is in both.
     """
-    known = {example.clip.key: example.id for example in train}
-    twice = [(example.id, known[key]) for example in validation if (key := example.clip.key) in known]
+    known = {clip.key: example.id for example in learnt for clip in example.clips}
+    twice = [(one.id, known[clip.key]) for one in asked for clip in one.clips if clip.key in known]
     if twice:
         raise RecipeError(
-            f"{len(twice)} clips of validation are in train, too, such as {twice[0][0]} ({twice[0][1]} there): "
+            f"{len(twice)} clips of {names[1]} are in {names[0]}, too, such as {twice[0][0]} ({twice[0][1]} there): "
             "the choice would be made on what was learnt"
         )
 
 
 def _write_data(settings: DataSettings, context: Context) -> None:
     examples = _requests(settings, context, "train")
-    _require_apart(examples, _requests(settings, context, "validation"))
+    _require_apart(examples, _requests(settings, context, "validation"), ("train", "validation"))
     harmful, benign = sides_of(examples)
     others = _others(settings, context)
     if settings.ordinary and settings.questions:
-        _require_apart(others, load_manifest(settings.questions))
+        _require_apart(others, load_manifest(settings.questions), ("ordinary", "questions"))
+    if twice := {example.id for example in examples} & {example.id for example in others}:
+        raise RecipeError(f"{len(twice)} ids of ordinary are in train, too, such as {min(twice)}: rename them")
     engine = load_local(settings.model, threads=settings.threads, batch_size=settings.batch_size)
     run = RunDirectory(context.folder / "run")
     words = settings.words

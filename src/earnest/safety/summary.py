@@ -359,6 +359,7 @@ def _notes(measured: Measured, judge: Judge, words: str) -> tuple[str, ...]:
             notes.append(f"No {kind} requests: {cost} cannot be measured.")
     if not measured.scores:
         notes.append(
-            "No refusal score: the engine gives no log-probabilities, or the model never refuses, even under the hint."
+            "No refusal score: the engine gives no log-probabilities, there are no harmful requests, or the model "
+            "refuses none of them even under the hint."
         )
     return tuple(notes)
