@@ -9,7 +9,6 @@ from tests.tiny import tiny_fused, tone
 from tests.tiny_hearing import tiny_qwen2_audio, tiny_qwen25_omni
 
 from earnest.conversation import Audio, Conversation
-from earnest.engines.families.family import Family, Prompt
 from earnest.engines.load import load_local
 from earnest.engines.local import LocalEngine
 
@@ -26,9 +25,3 @@ def engine_of(folder: Path | str, adapter: Path | None = None) -> LocalEngine:
 
 def asked(number: int) -> Conversation:
     return Conversation().user(Audio(tone(300 + 50 * number, 1.0 + 0.5 * (number % 3))), f"what is {number}?")
-
-
-def prompt_of(family: Family, conversation: Conversation) -> Prompt:
-    (prompt,) = family.render([conversation])
-    assert isinstance(prompt, Prompt)
-    return prompt

@@ -122,3 +122,13 @@ def test_macro_and_micro():
     # Two equal groups vary independently: the interval is narrower than that of one of them.
     one, two = macro({"a": groups["sound"]}), macro({"a": groups["sound"], "b": groups["sound"]})
     assert two.high - two.low < 0.85 * (one.high - one.low)
+
+
+def test_equal_values_have_an_interval_of_no_width_at_all() -> None:
+    clusters = [str(k % 24) for k in range(520)]
+    for value in (1 / 3, 0.1, 0.7):
+        for found in (
+            bootstrap([value] * 520, clusters=clusters),
+            paired_bootstrap([0.0] * 520, [value] * 520, clusters=clusters),
+        ):
+            assert found.low == found.high == pytest.approx(value)

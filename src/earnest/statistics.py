@@ -270,5 +270,8 @@ def _metric(value: float, drawn: Array, n: int, method: str, level: float, unit:
         return Metric(value, math.nan, math.nan, n, method, unit)
     # No interpolation: between a number and infinity there is nothing.
     tail = (1 - level) / 2
-    low, high = np.quantile(known, [tail, 1 - tail], method="inverted_cdf")
-    return Metric(value, float(low), float(high), n, method, unit)
+    low, high = (float(end) for end in np.quantile(known, [tail, 1 - tail], method="inverted_cdf"))
+    # Means of equal values differ in their last bits from resample to resample: no width is to come of that.
+    if math.isclose(low, high, rel_tol=1e-12, abs_tol=1e-15):
+        high = low
+    return Metric(value, low, high, n, method, unit)

@@ -35,7 +35,7 @@ from earnest.safety.rrs import (
     reshape,
     select,
 )
-from earnest.training.lora_trainer import LoraSettings, is_trained, soft_tokens
+from earnest.training.lora_trainer import LoraSettings, is_trained, padded, soft_tokens
 from earnest.training.sft import Lesson
 
 ARCHITECTURES = (tiny_fused, tiny_qwen2_audio, tiny_qwen25_omni)
@@ -169,8 +169,8 @@ def own_states_of(family: Any, rows: list[Any], heard: AudioCache) -> list[torch
     """Of each row alone."""
     found: list[torch.Tensor] = []
     for row in rows:
-        tokens = rrs._tokens(family, [(row.prompt, row.reply)], heard)
-        found.append(last_hidden_states(family, **tokens, last=len(row.target))[0])
+        tokens = padded(family, [(row.prompt, row.reply)], heard)
+        found.append(last_hidden_states(family, *tokens, len(row.target))[0])
     return found
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.policies import MODELS, asked, engine_of, prompt_of
+from tests.policies import MODELS, asked, engine_of
 from tests.tiny import tiny_fused
 
 from earnest.completion import Completion, Sampling
@@ -25,7 +25,7 @@ from earnest.engines.local import LocalEngine
 from earnest.engines.weights import state_key
 from earnest.errors import EarnestError, ModelError
 from earnest.training.grpo import METRICS, GRPOSettings, train_policy
-from earnest.training.lora_trainer import is_trained
+from earnest.training.lora_trainer import is_trained, prompt_of
 from earnest.training.policy import Generated, Rollout, rows_of, token_logprobs
 
 SETTINGS = GRPOSettings(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.policies import MODELS, asked, engine_of, prompt_of
+from tests.policies import MODELS, asked, engine_of
 
 from earnest.completion import Heard, Sampling
 from earnest.conversation import Audio
@@ -17,6 +17,7 @@ from earnest.engines.local import LocalEngine
 from earnest.engines.lora import flags_restored
 from earnest.engines.sharing import audio_key
 from earnest.training.grpo import advantages, policy_loss
+from earnest.training.lora_trainer import prompt_of
 from earnest.training.policy import Generated, Rollout, rows_of, token_logprobs
 
 

@@ -17,6 +17,7 @@ from earnest.conversation import Audio, Conversation
 from earnest.engines.families.fused import FusedFamily
 from earnest.errors import EarnestError
 from earnest.fused.configuration import SAMPLE_RATE_HZ
+from earnest.training.lora_trainer import prompt_of
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,4 @@ def prompt_ids(family: FusedFamily, asked: Conversation) -> tuple[int, ...]:
     Raises:
         EarnestError: the model cannot take it.
     """
-    (prompt,) = family.render([asked])
-    if isinstance(prompt, EarnestError):
-        raise prompt
-    return prompt.token_ids
+    return prompt_of(family, asked).token_ids

@@ -15,8 +15,6 @@ from earnest.safety.asking import Asked
 from earnest.safety.judges import DECLINED, SAFE, Verdict
 from earnest.statistics import bootstrap, paired_bootstrap, rate, wilson
 
-_ROUNDING = 1e-9
-
 
 def set_of(example: Example) -> str:
     """The set that a request is of."""
@@ -92,8 +90,7 @@ def paired_rise(before: Sequence[float], after: Sequence[float], texts: Sequence
     Requests in the same words are drawn together: voices differ, and what is asked does not.
     """
     found = paired_bootstrap(before, after, seed=seed, clusters=texts)
-    # A mean of equal changes differs in its last bits from resample to resample.
-    if found.high - found.low > _ROUNDING or not texts:
+    if found.low < found.high or not texts:
         return found
     distinct = len(set(texts))
     unseen = wilson(0, distinct)

@@ -30,7 +30,7 @@ from earnest.completion import Sampling
 from earnest.engines.audio_cache import AudioCache
 from earnest.engines.families.family import Family, Prompt
 from earnest.engines.local import LocalEngine
-from earnest.engines.prefill import left_pad, positions_of
+from earnest.engines.prefill import positions_of
 from earnest.errors import EarnestError, RecipeError
 from earnest.example import Example
 from earnest.files import write_json
@@ -40,7 +40,7 @@ from earnest.grading.refusal import refuses_request
 from earnest.safety.conditions import Words, spoken
 from earnest.safety.refusal_score import openings
 from earnest.statistics import wilson
-from earnest.training.lora_trainer import SOFT_TOKEN_BYTES, LoraSettings, prompt_of, soft_tokens, train_adapter
+from earnest.training.lora_trainer import SOFT_TOKEN_BYTES, LoraSettings, padded, prompt_of, train_adapter
 from earnest.training.numbers import at_least
 from earnest.training.sft import Lesson
 
@@ -238,15 +238,6 @@ def _said(family: Family, lesson: Lesson) -> tuple[Prompt, tuple[int, ...]]:
     return prompt_of(family, lesson.conversation()), tuple(family.continuation_ids(lesson.reply))
 
 
-def _tokens(family: Family, rows: Sequence[tuple[Prompt, Sequence[int]]], heard: AudioCache) -> dict[str, Any]:
-    """`token_ids` and `mask` [B, T], padded on the left, and the clips' soft tokens."""
-    ids, mask = left_pad(
-        [[*prompt.token_ids, *reply] for prompt, reply in rows], family.pad_token_id, family.model.device
-    )
-    soft = soft_tokens(family, [part for prompt, _ in rows for part in prompt.audio], heard)
-    return {"token_ids": ids, "mask": mask, "soft": soft}
-
-
 def _part(family: Family, rows: Sequence[_Row], whole: int, heard: AudioCache) -> dict[str, Any]:
     """Rows of a batch of `whole` rows: `target` [B, n, D] and `weights` [B, n] of the last n tokens beside the tokens.
 
@@ -257,9 +248,14 @@ def _part(family: Family, rows: Sequence[_Row], whole: int, heard: AudioCache) -
     weights = torch.zeros(len(rows), longest)
     for place, row in enumerate(rows):
         weights[place, longest - len(row.target) :] = row.weight / len(row.target) / whole
-    device = family.model.device
-    found = _tokens(family, [(row.prompt, row.reply) for row in rows], heard)
-    return {**found, "target": target.to(device), "weights": weights.to(device)}
+    ids, mask, soft = padded(family, [(row.prompt, row.reply) for row in rows], heard)
+    return {
+        "token_ids": ids,
+        "mask": mask,
+        "soft": soft,
+        "target": target.to(ids.device),
+        "weights": weights.to(ids.device),
+    }
 
 
 def _loss(family: Family, part: dict[str, Any]) -> Tensor:
@@ -287,7 +283,7 @@ def own_states(family: Family, lessons: Sequence[Lesson], heard: AudioCache) -> 
         rows = [_said(family, lesson) for lesson in lessons[start : start + _KEPT_STEP]]
         with torch.no_grad():
             last = 1 + max(len(reply) for _, reply in rows)
-            states = last_hidden_states(family, **_tokens(family, rows, heard), last=last).cpu()
+            states = last_hidden_states(family, *padded(family, rows, heard), last).cpu()
         found.extend(own[-len(reply) - 1 :].clone() for own, (_, reply) in zip(states, rows, strict=True))
     return found
 

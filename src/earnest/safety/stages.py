@@ -309,6 +309,7 @@ def _train(settings: AdapterSettings, context: Context) -> None:
     others = _others(source, context)
     replies = {row["id"]: row["reply"] for row in read_json_lines(context.root / "safety-data" / REPLIES)}
     engine = load_local(source.model, threads=settings.threads)
+    ordinary = sft_lessons([], others, replies, source.words, settings.seed)
     # Every method hears the same clips.
     soft = AudioCache(SOFT_TOKEN_BYTES)
     for name in settings.named:
@@ -328,7 +329,7 @@ def _train(settings: AdapterSettings, context: Context) -> None:
                 settings.objective(name),
                 settings.lora(),
                 out,
-                ordinary=sft_lessons([], others, replies, source.words, settings.seed),
+                ordinary=ordinary,
                 soft=soft,
                 log=log,
             )

@@ -22,7 +22,7 @@ from earnest.conversation import Audio, Conversation
 from earnest.engines.audio_cache import AudioCache, AudioKey
 from earnest.engines.families.family import Family, Prompt
 from earnest.engines.lora import CONFIG, copy_adapter, flags_restored, require_bare
-from earnest.engines.prefill import positions_of
+from earnest.engines.prefill import left_pad, positions_of
 from earnest.engines.sharing import audio_key
 from earnest.engines.weights import state_key
 from earnest.errors import EarnestError, ModelError, needs_extra
@@ -254,6 +254,16 @@ def soft_tokens(family: Family, parts: Sequence[Audio], kept: AudioCache) -> lis
             known[key] = tokens
             kept.put(key, tokens)
     return [known[audio_key(part)] for part in parts]
+
+
+def padded(
+    family: Family, rows: Sequence[tuple[Prompt, Sequence[int]]], kept: AudioCache
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Token ids and mask [B, T], padded on the left, of prompts and what is said after each, and the soft tokens."""
+    ids, mask = left_pad(
+        [[*prompt.token_ids, *reply] for prompt, reply in rows], family.pad_token_id, family.model.device
+    )
+    return ids, mask, soft_tokens(family, [part for prompt, _ in rows for part in prompt.audio], kept)
 
 
 def last_logits(

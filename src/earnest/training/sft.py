@@ -15,14 +15,13 @@ from torch.utils.data import Dataset
 from earnest.conversation import Audio, Conversation, Turn
 from earnest.engines.audio_cache import AudioCache
 from earnest.engines.families.family import Family, Prompt
-from earnest.engines.prefill import left_pad
 from earnest.errors import EarnestError
 from earnest.training.lora_trainer import (
     SOFT_TOKEN_BYTES,
     LoraSettings,
     last_logits,
+    padded,
     prompt_of,
-    soft_tokens,
     train_adapter,
 )
 
@@ -174,12 +173,11 @@ def collated(family: Family, batch: Sequence[_Row], soft: AudioCache) -> dict[st
 
     `shift_labels` are the labels: by this name the trainer counts all of them.
     """
-    device = family.model.device
-    ids, mask = left_pad([[*row.prompt.token_ids, *row.reply] for row in batch], family.pad_token_id, device)
+    ids, mask, own = padded(family, [(row.prompt, row.reply) for row in batch], soft)
     longest = max(len(row.labels) for row in batch)
-    labels = torch.tensor([[IGNORED] * (longest - len(row.labels)) + list(row.labels) for row in batch], device=device)
-    parts = [part for row in batch for part in row.prompt.audio]
-    own = soft_tokens(family, parts, soft)
+    labels = torch.tensor(
+        [[IGNORED] * (longest - len(row.labels)) + list(row.labels) for row in batch], device=ids.device
+    )
     return {"token_ids": ids, "mask": mask, "labels": labels, "shift_labels": labels, "soft": own}
 
 
