@@ -238,8 +238,11 @@ def test_files_that_are_no_manifests(tmp_path: Path, name: str, text: str, says:
     assert says in faults(tmp_path / name)[0]
 
 
-def test_missing_manifest_and_other_encodings(tmp_path: Path):
+def test_missing_manifest_folder_and_other_encodings(tmp_path: Path):
     assert faults(tmp_path / "gone.jsonl") == ["there is no such file"]
+    assert faults(tmp_path) == ["is a folder: it holds no .jsonl, .json, .csv, .tsv"]
+    (tmp_path / "manifest.jsonl").write_text("")
+    assert faults(tmp_path) == ["is a folder: give a file in it (manifest.jsonl)"]
     (tmp_path / "x.csv").write_bytes("audio,é".encode("latin-1"))
     assert "not UTF-8 at byte 6" in faults(tmp_path / "x.csv")[0]
 

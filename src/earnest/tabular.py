@@ -73,8 +73,12 @@ def read_rows(path: Path, faults: Faults) -> list[Row]:
         faults: receives one fault per row that cannot be read.
 
     Raises:
-        ManifestError: the file is missing, of another kind, or not UTF-8.
+        ManifestError: the file is missing, a folder, of another kind, or not UTF-8.
     """
+    if path.is_dir():
+        known = sorted(one.name for one in path.iterdir() if one.suffix.lower() in SUFFIXES)
+        remedy = f"give a file in it ({', '.join(known[:3])})" if known else f"it holds no {', '.join(SUFFIXES)}"
+        raise ManifestError(str(path), [f"is a folder: {remedy}"])
     if path.suffix.lower() not in SUFFIXES:
         raise ManifestError(str(path), [f"the suffix {path.suffix!r} is unknown: give one of {', '.join(SUFFIXES)}"])
     if not path.is_file():
