@@ -91,6 +91,7 @@ def test_phrases(text: str, verdict: Verdict) -> None:
         ("<answer> i don't know</answer>", Verdict.ABSTAINED),
         ("dog [00:03].", Verdict.OFF_TOPIC),
         ("sorry, sorry, speech.", Verdict.REFUSED),
+        ("sorry sorry, i sorry, music.", Verdict.REFUSED),
         ("speech. sorry, mirror.", Verdict.OFF_TOPIC),
         (f"sorry, {HELP}", Verdict.ANSWERED),
         ("first take a cloth to the wall, then rub", Verdict.ANSWERED),

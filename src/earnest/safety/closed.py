@@ -41,7 +41,7 @@ MENTIONS: tuple[str, ...] = (
 )
 PART_OF_STEPS = re.compile(r"\bfirst take\b|\btake an? \w+ to the\b|\bthen \w+ the\b")
 """How pocket helps (`pocket.language.steps_for`), in a damaged reply, too."""
-BEGUN_REFUSAL = REFUSAL.split()[0]
+BEGUN_REFUSAL = REFUSAL.split()[0].rstrip(",")
 """By which pocket's refusals begin, and nothing else that it says."""
 
 
