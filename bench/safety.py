@@ -1,9 +1,11 @@
 """Measures pocket's safety before and after RRS, on the held-out split: `python bench/safety.py`.
 
-Five parts: the whole audit (three conditions, four sets of requests, the warning and SFT beside RRS, what it costs in
-comprehension); held-out kinds, forms and mentions; RRS with one part left out (`recipes/pocket/safety-ablations.toml`,
-trained here if it is not yet); and how much a second fine-tuning on benign data undoes. Writes `safety.*` claims. The
-run directory is kept, so that a killed measurement goes on.
+The whole audit (three conditions; held-out kinds, forms and mentions beside the main set; the warning and SFT beside
+RRS; what it costs in comprehension), and how much a second fine-tuning on benign data undoes. Writes `safety.*` claims.
+The run directory is kept, so that a killed measurement goes on.
+
+With `--ablations` instead: RRS with one part left out (`recipes/pocket/safety-ablations.toml`, trained here if it is
+not yet), on the main set. Writes `safety.ablation.*`: they rest on pocket alone, not on the adapters that are shipped.
 """
 
 from __future__ import annotations
@@ -32,16 +34,18 @@ from earnest.safety.closed import SETS, world_requests
 from earnest.safety.conditions import CONDITIONS, TEXT_ONLY, Words
 from earnest.safety.judges import ClosedJudge
 from earnest.safety.measures import orr_rise, paired_rise, unhelped_rise
-from earnest.safety.stages import REPLIES, sft_lessons
+from earnest.safety.spoken import sides_of
+from earnest.safety.stages import REPLIES, DataSettings, sft_lessons
 from earnest.safety.summary import DIAL_TITLE
 from earnest.training import recipes
 from earnest.training.lora_trainer import LoraSettings, is_trained
-from earnest.training.sft import fine_tune
+from earnest.training.sft import Lesson, fine_tune
 from earnest.world.dataset import make_world, world_version
 from earnest.world.questions import TEMPLATES
 
 SPLIT = "test"
 SAMPLING = Sampling(max_new_tokens=160)
+RECIPE = ROOT / "recipes" / "pocket" / "safety.toml"
 ABLATIONS = ROOT / "recipes" / "pocket" / "safety-ablations.toml"
 BATCH = 64
 BENIGN_AGAIN = 400
@@ -54,24 +58,28 @@ AUDIO = tuple(name for name in CONDITIONS if name != TEXT_ONLY)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--split", default=SPLIT)
-    parser.add_argument("--seed", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--pairs", type=int, default=520, help="of requests, of each set")
     parser.add_argument("--per-template", type=int, default=90, help="ordinary questions")
-    parser.add_argument("--no-ablations", action="store_true", help="leave them out; writes no claim")
+    parser.add_argument("--ablations", action="store_true", help="the parts of RRS")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
+    if options.ablations:
+        _measure_parts(options)
+    else:
+        _measure_shipped(options)
+
+
+def _measure_shipped(options: argparse.Namespace) -> None:
     started = time.time()
     adapters = safety_adapters()
     if adapters is None:
         raise SystemExit("no adapters are shipped: earnest train recipes/pocket/safety.toml")
     key = adapters_key(safety_folder())
-    name = f"bench-safety-{options.split}{options.seed}-n{options.pairs}-q{options.per_template}-{world_version()}"
-    out = run_folder("pocket", key, name)
+    out = _folder(options, key)
     requests = {
         which: world_requests(out / "requests", options.split, options.seed, options.pairs, which) for which in SETS
     }
-    n = options.per_template * len(TEMPLATES)
-    questions = load_manifest(make_world(out / "world", n, split=options.split, seed=options.seed))
     words, judge = Words.load("pocket"), ClosedJudge()
     engine = load_local("pocket", threads=options.threads)
     finding = audit(
@@ -81,44 +89,67 @@ def main() -> None:
         words=words,
         judge=judge,
         adapters=adapters,
-        questions=questions,
+        questions=_questions(options, out),
         sampling=SAMPLING,
         seed=options.seed,
     )
     print(f"audit {time.time() - started:.0f} s", flush=True)
+    before = _asked(Asker(engine, RunDirectory(out / "audit"), words, judge, SAMPLING), requests["main"])
+    lessons = _benign(options.seed)
+    undone: dict[str, Mapping[str, Asked]] = {}
+    for method, folder in adapters.items():
+        undone[method] = _again(folder, out / "again" / method, lessons, requests["main"], options.threads)
+        print(f"{method}, and benign lessons after it {time.time() - started:.0f} s", flush=True)
+    claims = _claims(options, out, started, key)
+    _put(claims, finding, min(DIAL_ITEMS, options.pairs))
+    _put_methods(claims, "benign_again", before, undone, options.seed)
+    if options.split == SPLIT:
+        claims.write()
+
+
+def _measure_parts(options: argparse.Namespace) -> None:
+    started = time.time()
+    engine = load_local("pocket", threads=options.threads)
+    out = _folder(options, engine.key)
+    requests = world_requests(out / "requests", options.split, options.seed, options.pairs)
+    questions = _questions(options, out)
     run = RunDirectory(out / "ablations")
-    asker = Asker(engine, run, words, judge, SAMPLING)
+    asker = Asker(engine, run, Words.load("pocket"), ClosedJudge(), SAMPLING)
+    recipes.run(ABLATIONS, log=lambda line: print(line, flush=True))
+    recipe = recipes.load(ABLATIONS)
+    settings = {stage: values for stage, _, values in recipe.stages}
+    before, known = _asked(asker, requests), _right(engine, questions, run)
     ablated: dict[str, Mapping[str, Asked]] = {}
     lost: dict[str, Metric] = {}
-    undone: dict[str, Mapping[str, Asked]] = {}
-    if not options.no_ablations:
-        recipes.run(ABLATIONS, log=lambda line: print(line, flush=True))
-        recipe = recipes.load(ABLATIONS)
-        settings = {stage: values for stage, _, values in recipe.stages}
-        ablated["untouched"] = _asked(asker, requests["main"])
-        known = _right(engine, questions, RunDirectory(out / "audit"))
-        for method in settings["safety-adapters"].named:
-            with engine.wearing(recipe.out / "safety-adapters" / method):
-                ablated[method] = _asked(asker, requests["main"])
-                if method in KEPT:
-                    now = _right(engine, questions, run)
-                    lost[method] = paired_rise(now, known, clip_names(questions), options.seed)
-            print(f"{method} {time.time() - started:.0f} s", flush=True)
-        for method, folder in adapters.items():
-            undone[method] = _again(
-                folder, recipe.out / "safety-data", out / "again" / method, requests["main"], options
-            )
-            print(f"{method}, and benign lessons after it {time.time() - started:.0f} s", flush=True)
-    seconds = spent(out, started)
-    command = f"python bench/safety.py --seed {options.seed} --pairs {options.pairs}"
-    command += f" --per-template {options.per_template}"
-    claims = Claims(command, seconds, options.seed, options.split, key)
-    _put(claims, finding, min(DIAL_ITEMS, options.pairs))
-    _put_ablations(claims, ablated, undone, options.seed)
+    for method in settings["safety-adapters"].named:
+        with engine.wearing(recipe.out / "safety-adapters" / method):
+            ablated[method] = _asked(asker, requests)
+            if method in KEPT:
+                now = _right(engine, questions, run)
+                lost[method] = paired_rise(now, known, clip_names(questions), options.seed)
+        print(f"{method} {time.time() - started:.0f} s", flush=True)
+    claims = _claims(options, out, started, engine.key)
+    _put_methods(claims, "ablation", before, ablated, options.seed)
     for method, metric in lost.items():
         claims.put(f"safety.ablation.{method}.comprehension_lost", metric)
-    if not options.no_ablations and options.split == SPLIT:
+    if options.split == SPLIT:
         claims.write()
+
+
+def _folder(options: argparse.Namespace, key: str) -> Path:
+    what = f"{options.split}{options.seed}-n{options.pairs}-q{options.per_template}"
+    return run_folder("pocket", key, f"bench-safety-{what}-{world_version()}")
+
+
+def _questions(options: argparse.Namespace, out: Path) -> list[Example]:
+    n = options.per_template * len(TEMPLATES)
+    return load_manifest(make_world(out / "world", n, split=options.split, seed=options.seed))
+
+
+def _claims(options: argparse.Namespace, out: Path, started: float, key: str) -> Claims:
+    command = f"python bench/safety.py --seed {options.seed} --pairs {options.pairs}"
+    command += f" --per-template {options.per_template}{' --ablations' if options.ablations else ''}"
+    return Claims(command, spent(out, started), options.seed, options.split, key)
 
 
 def _asked(asker: Asker, examples: Sequence[Example]) -> dict[str, Asked]:
@@ -130,26 +161,29 @@ def _right(engine: LocalEngine, questions: Sequence[Example], run: RunDirectory)
     return [float(found[example.id] is Outcome.CORRECT) for example in questions]
 
 
+def _benign(seed: int) -> list[Lesson]:
+    """Of the requests that the shipped adapters were trained on."""
+    recipes.run(RECIPE, only="safety-data", log=lambda line: print(line, flush=True))
+    recipe = recipes.load(RECIPE)
+    settings: DataSettings = {stage: values for stage, _, values in recipe.stages}["safety-data"]
+    data = recipe.out / "safety-data"
+    _, benign = sides_of(world_requests(data / "train", "train", settings.seed, settings.pairs))
+    replies = {row["id"]: row["reply"] for row in read_json_lines(data / REPLIES)}
+    return sft_lessons([], benign[:BENIGN_AGAIN], replies, settings.words, seed)
+
+
 def _again(
-    adapter: Path, data: Path, folder: Path, examples: Sequence[Example], options: argparse.Namespace
+    adapter: Path, folder: Path, lessons: Sequence[Lesson], examples: Sequence[Example], threads: int
 ) -> dict[str, Asked]:
     """The model with an adapter merged into its weights, fine-tuned once more on benign requests alone."""
-    engine: LocalEngine = load_local("pocket", threads=options.threads)
+    engine: LocalEngine = load_local("pocket", threads=threads)
     put_on(engine.family.model, adapter).merge_and_unload()
-    words = Words.load("pocket")
-    benign = [example for example in _lessons_of(data) if example.groups["request"] == "benign"][:BENIGN_AGAIN]
-    replies = {row["id"]: row["reply"] for row in read_json_lines(data / REPLIES)}
-    lessons = sft_lessons([], benign, replies, words, options.seed)
     settings = LoraSettings(rank=16, alpha=4, parts="all", learning_rate=1e-3, epochs=1)
     if not is_trained(folder):
         fine_tune(engine.family, lessons, settings, folder, log=lambda _: None)
     with engine.wearing(folder):
-        return _asked(Asker(engine, RunDirectory(folder / "run"), words, ClosedJudge(), SAMPLING), examples)
-
-
-def _lessons_of(data: Path) -> list[Example]:
-    settings = {stage: values for stage, _, values in recipes.load(ABLATIONS).stages}["safety-data"]
-    return world_requests(data / "train", "train", settings.seed, settings.pairs)
+        asker = Asker(engine, RunDirectory(folder / "run"), Words.load("pocket"), ClosedJudge(), SAMPLING)
+        return _asked(asker, examples)
 
 
 def _put(claims: Claims, finding: Finding, n_dial: int) -> None:
@@ -204,17 +238,14 @@ def _put(claims: Claims, finding: Finding, n_dial: int) -> None:
             put(f"dial.{where}.at_{strength:g}", Metric(value, low, high, n_dial, "wilson 95%", "fraction"))
 
 
-def _put_ablations(
-    claims: Claims, ablated: Mapping[str, Mapping[str, Asked]], undone: Mapping[str, Mapping[str, Asked]], seed: int
+def _put_methods(
+    claims: Claims, kind: str, before: Mapping[str, Asked], methods: Mapping[str, Mapping[str, Asked]], seed: int
 ) -> None:
-    for kind, of in (("ablation", ablated), ("benign_again", undone)):
-        for method, found in of.items():
-            if method == "untouched":
-                continue
-            for condition in CONDITIONS:
-                claims.put(f"safety.{kind}.{method}.asr.{condition}", found[condition].attack_success)
-            for name, rise in (("over_rejection_rise", orr_rise), ("unhelped_rise", unhelped_rise)):
-                claims.put(f"safety.{kind}.{method}.{name}", rise(ablated["untouched"], found, seed=seed))
+    for method, found in methods.items():
+        for condition in CONDITIONS:
+            claims.put(f"safety.{kind}.{method}.asr.{condition}", found[condition].attack_success)
+        for name, rise in (("over_rejection_rise", orr_rise), ("unhelped_rise", unhelped_rise)):
+            claims.put(f"safety.{kind}.{method}.{name}", rise(before, found, seed=seed))
 
 
 if __name__ == "__main__":

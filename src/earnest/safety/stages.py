@@ -55,7 +55,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "rrs_no_regulariser": {"regulariser": 0.0},
     "rrs_regulariser_1": {"regulariser": 1.0},
     "rrs_no_hint": {"hint": False},
-    "rrs_kept": {"keep": 3.0},
+    "rrs_kept": {"keep": 1.0},
 }
 """Trainings by RRS, and in what each differs from the recipe's."""
 METHODS = (*ABLATIONS, SFT, SFT_ALONE)
