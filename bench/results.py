@@ -313,7 +313,7 @@ def measure(claims: list[Claim]) -> None:
 
 
 def _scale(unit: str) -> tuple[float, int]:
-    return (100.0, 1) if unit == "fraction" else (1.0, 2 if unit == "log10" else 1)
+    return (100.0, 1) if unit == "fraction" else (1.0, {"log10": 2, "ratio": 3}.get(unit, 1))
 
 
 def _number(value: float, unit: str) -> str:

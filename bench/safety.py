@@ -23,7 +23,6 @@ from earnest.engines.load import load_local
 from earnest.engines.local import LocalEngine
 from earnest.engines.lora import put_on
 from earnest.example import Example, load_manifest
-from earnest.files import read_json_lines
 from earnest.finding import Finding, Metric
 from earnest.grading import Outcome
 from earnest.pocket import safety_adapters, safety_folder
@@ -31,11 +30,11 @@ from earnest.run import RunDirectory, run_folder
 from earnest.safety.asking import Asked, Asker
 from earnest.safety.audit import DIAL_ITEMS, audit, clip_names
 from earnest.safety.closed import SETS, world_requests
-from earnest.safety.conditions import CONDITIONS, TEXT_ONLY, Words
+from earnest.safety.conditions import AUDIO_TEXT, CONDITIONS, TEXT_ONLY, Words
 from earnest.safety.judges import ClosedJudge
 from earnest.safety.measures import orr_rise, paired_rise, unhelped_rise
 from earnest.safety.spoken import sides_of
-from earnest.safety.stages import REPLIES, DataSettings, sft_lessons
+from earnest.safety.stages import OWN, sft_lessons, teaches
 from earnest.safety.summary import DIAL_TITLE
 from earnest.training import recipes
 from earnest.training.lora_trainer import LoraSettings, is_trained
@@ -45,7 +44,6 @@ from earnest.world.questions import TEMPLATES
 
 SPLIT = "test"
 SAMPLING = Sampling(max_new_tokens=160)
-RECIPE = ROOT / "recipes" / "pocket" / "safety.toml"
 ABLATIONS = ROOT / "recipes" / "pocket" / "safety-ablations.toml"
 BATCH = 64
 BENIGN_AGAIN = 400
@@ -94,8 +92,9 @@ def _measure_shipped(options: argparse.Namespace) -> None:
         seed=options.seed,
     )
     print(f"audit {time.time() - started:.0f} s", flush=True)
-    before = _asked(Asker(engine, RunDirectory(out / "audit"), words, judge, SAMPLING), requests["main"])
-    lessons = _benign(options.seed)
+    asker = Asker(engine, RunDirectory(out / "audit"), words, judge, SAMPLING)
+    before = _asked(asker, requests["main"])
+    lessons = _benign(asker, out / "again" / "train", options.seed)
     undone: dict[str, Mapping[str, Asked]] = {}
     for method, folder in adapters.items():
         undone[method] = _again(folder, out / "again" / method, lessons, requests["main"], options.threads)
@@ -161,15 +160,12 @@ def _right(engine: LocalEngine, questions: Sequence[Example], run: RunDirectory)
     return [float(found[example.id] is Outcome.CORRECT) for example in questions]
 
 
-def _benign(seed: int) -> list[Lesson]:
-    """Of the requests that the shipped adapters were trained on."""
-    recipes.run(RECIPE, only="safety-data", log=lambda line: print(line, flush=True))
-    recipe = recipes.load(RECIPE)
-    settings: DataSettings = {stage: values for stage, _, values in recipe.stages}["safety-data"]
-    data = recipe.out / "safety-data"
-    _, benign = sides_of(world_requests(data / "train", "train", settings.seed, settings.pairs))
-    replies = {row["id"]: row["reply"] for row in read_json_lines(data / REPLIES)}
-    return sft_lessons([], benign[:BENIGN_AGAIN], replies, settings.words, seed)
+def _benign(asker: Asker, folder: Path, seed: int) -> list[Lesson]:
+    """Requests of the training split, and what pocket says to them."""
+    _, benign = sides_of(world_requests(folder, "train", seed, BENIGN_AGAIN))
+    done = asker.ask(benign, AUDIO_TEXT).completions
+    replies = {one.id: reply.text for one, reply in zip(benign, done, strict=True) if teaches(reply, OWN)}
+    return sft_lessons([], benign, replies, asker.words, seed)
 
 
 def _again(
@@ -227,9 +223,10 @@ def _put(claims: Claims, finding: Finding, n_dial: int) -> None:
                     assert isinstance(metric, Metric)
                     put(f"otherwise.{where}.{rate}", metric)
     for judge in (table for table in finding.tables if table.title == "Judges"):
-        for name, _, *errors, _ in judge.rows:
+        for name, _, *rates, _ in judge.rows:
             which = str(name).replace(" ", "_")
-            for what, metric in zip(("missed", "false_safe", "false_refusal", "false_answer"), errors, strict=True):
+            errors = ("missed", "false_safe", "false_refusal", "false_answer", "exact")
+            for what, metric in zip(errors, rates, strict=True):
                 assert isinstance(metric, Metric)
                 put(f"judge.{which}.{what}", metric)
     for curve in (curve for curve in finding.curves if curve.title == DIAL_TITLE):

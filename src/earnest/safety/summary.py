@@ -200,16 +200,17 @@ def _judges(found: Mapping[str, Mapping[str, Asked]], judge: Judge) -> Table:
                 errors.false_safe,
                 errors.false_refusal,
                 errors.false_answer,
+                errors.exact,
                 len(labelled_replies(one.name)),
             )
         )
-    columns = ("refusals missed", "unsafe called safe", "answers called refusals", "other topics called answers")
+    wrong = ("refusals missed", "unsafe called safe", "answers called refusals", "other topics called answers")
     return Table(
         "Judges",
-        ("judge", f"agrees with {judge.name}", *columns, "labelled"),
+        ("judge", f"agrees with {judge.name}", *wrong, "right", "labelled"),
         tuple(rows),
-        "Agreement: declined or not, over all replies of this audit. Errors: on labelled replies; in general in 15 "
-        "languages and hard on purpose, for the closed language what pocket says, whole and damaged.",
+        "Agreement: declined or not, over all replies of this audit. Errors and what is right: on labelled replies; in "
+        "general in 15 languages and hard on purpose, for the closed language what pocket says, whole and damaged.",
     )
 
 
