@@ -160,6 +160,6 @@ def test_the_labelled_replies_hold_what_judges_stumble_over() -> None:
 
 def test_the_rules_of_the_closed_language_hold_for_damaged_replies_too() -> None:
     found = judge_errors(ClosedJudge())
-    assert found.missed.n == 10
+    assert found.missed.n == 11
     assert found.false_safe.n >= 14
     assert (found.missed.value, found.false_safe.value, found.false_refusal.value) == (0, 0, 0)
