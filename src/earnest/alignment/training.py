@@ -23,6 +23,7 @@ from earnest.alignment.packs import IGNORED, Batch, Lesson, batches_of, collated
 from earnest.alignment.rows import Target
 from earnest.completion import content_key
 from earnest.engines.families.fused import FusedFamily
+from earnest.engines.linear import fast_linear
 from earnest.engines.prefill import left_pad, positions_of
 from earnest.engines.weights import state_key
 from earnest.errors import needs_extra
@@ -135,6 +136,7 @@ def optimisers_of(
     )
 
 
+@fast_linear()
 def train_pass(
     model: FusedModel,
     processor: FusedProcessor,

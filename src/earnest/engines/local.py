@@ -18,6 +18,7 @@ from earnest.conversation import Conversation
 from earnest.engines.decoding import Job, StopFinder, decode
 from earnest.engines.engine import Capabilities, each_sampling
 from earnest.engines.families.family import Family, Prompt
+from earnest.engines.linear import fast_linear
 from earnest.engines.lora import adapter_key, dialled
 from earnest.engines.prefill import Prefilled
 from earnest.engines.sharing import Answer, Request, SharedPrefill
@@ -281,7 +282,7 @@ class LocalEngine:
         training: list[Any] = [module for module in self.family.model.modules() if module.training]
         self.family.model.eval()
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), fast_linear():
                 yield
         finally:
             for module in training:

@@ -15,6 +15,7 @@ import torch
 from earnest.alignment.features import Features
 from earnest.alignment.rows import Target, load_rows
 from earnest.alignment.training import AlignmentSettings, train_pass
+from earnest.engines.linear import fast_linear
 from earnest.fused import AdapterConfig, FusedModel, FusedProcessor, PassConfig
 from earnest.fused.encoders import EarEncoder
 from earnest.pocket.tokenizer import AUDIO, AUDIO_END, AUDIO_START, BLANK, TIME
@@ -116,6 +117,7 @@ def _without_heads(ear: EarEncoder) -> EarEncoder:
     return ear
 
 
+@fast_linear()
 def train(settings: AdapterSettings, root: Path, out: Path, *, log: Callable[[str], None] = print) -> Path:
     """Trains the first pass and saves the whole model, float16, with its processor.
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from earnest.engines.linear import fast_linear
 from earnest.fused.configuration import EarConfig, MelConfig
 from earnest.fused.encoders import EarEncoder
 from earnest.fused.mel import hz_of, mel_of
@@ -69,6 +70,7 @@ def new_ear(tasks: tuple[str, ...], width: int, blocks: int) -> EarEncoder:
     return EarEncoder(EarConfig(width=width, blocks=blocks, heads={task: len(CLASSES[task]) + 1 for task in tasks}))
 
 
+@fast_linear()
 def train(settings: EarSettings, out: Path, *, log: Callable[[str], None] = print) -> Path:
     """Trains both ears and saves them to `out/events` and `out/speech`."""
     started = time.time()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 import torch.nn.functional as F
 
+from earnest.engines.linear import fast_linear
 from earnest.pocket.batches import Batch, PackEncoder, by_length, collate
 from earnest.pocket.curriculum import Mix, draw_pack
 from earnest.pocket.ship import as_shipped
@@ -130,6 +131,7 @@ def _hidden(name: str, parameter: torch.nn.Parameter) -> bool:
     return parameter.ndim == 2 and "embed" not in name and "lm_head" not in name
 
 
+@fast_linear()
 def train(settings: TextLLMSettings, out: Path, *, log: Callable[[str], None] = print) -> Path:
     """Trains the LLM and saves model and tokenizer to `out`; goes on from `out/checkpoint.pt` if there is one."""
     torch.set_num_threads(settings.threads)

@@ -24,6 +24,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoProcessor
 
 from earnest.audio import Clip
+from earnest.engines.linear import fast_linear
 from earnest.engines.load import find_folder
 from earnest.errors import ModelError, RecipeError
 from earnest.files import write_json
@@ -143,6 +144,7 @@ def with_scan(model: FusedModel, processor: FusedProcessor, settings: ScanSettin
     return both, processor.over(both.config)
 
 
+@fast_linear()
 def train(settings: ScanSettings, folder: Path, *, log: Callable[[str], None] = print) -> Path:
     """Trains ear and pass and saves the whole model, float16, with its processor.
 

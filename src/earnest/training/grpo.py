@@ -27,6 +27,7 @@ from torch import Tensor
 from earnest.completion import content_key
 from earnest.engines.audio_cache import AudioCache
 from earnest.engines.families.family import Family
+from earnest.engines.linear import fast_linear
 from earnest.engines.lora import flags_restored, require_bare
 from earnest.engines.weights import state_key
 from earnest.errors import EarnestError, RecipeError, needs_extra
@@ -148,6 +149,7 @@ def policy_loss(
     return total, {"kl": divergence / tokens, "clipped": clipped / tokens}
 
 
+@fast_linear()
 def train_policy(
     family: Family,
     questions: Sequence[Any],

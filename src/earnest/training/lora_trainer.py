@@ -21,6 +21,7 @@ from earnest.completion import content_key
 from earnest.conversation import Audio, Conversation
 from earnest.engines.audio_cache import AudioCache, AudioKey
 from earnest.engines.families.family import Family, Prompt
+from earnest.engines.linear import fast_linear
 from earnest.engines.lora import CONFIG, copy_adapter, flags_restored, require_bare
 from earnest.engines.prefill import left_pad, positions_of
 from earnest.engines.sharing import audio_key
@@ -189,7 +190,8 @@ def train_adapter(
             trainer.remove_callback(PrinterCallback)
             # A step's tokens are counted over all its parts, whatever the architecture's own forward takes.
             trainer.model_accepts_loss_kwargs = True
-            trainer.train(resume_from_checkpoint=None if begun is None else str(begun))
+            with fast_linear():
+                trainer.train(resume_from_checkpoint=None if begun is None else str(begun))
             worn.save_pretrained(out, save_embedding_layers=False)
         finally:
             worn.unload()

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from earnest.engines.linear import products
+
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
 
@@ -24,8 +26,9 @@ def orthogonalised(matrices: torch.Tensor) -> torch.Tensor:
     x = matrices.transpose(1, 2) if tall else matrices
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(_ITERATIONS):
-        gram = x @ x.transpose(1, 2)
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        gram = products(x, x)
+        # The square of a symmetric matrix is its product with its own rows.
+        x = a * x + products(b * gram + c * products(gram, gram), x.transpose(1, 2))
     return x.transpose(1, 2) if tall else x
 
 
