@@ -3,7 +3,7 @@
 #   make demo      audit the shipped model on the held-out split and print the path of the scorecard
 #   make test      all tests
 #   make check     linter, formatter, type checker
-#   make pocket    rebuild the shipped model from nothing (an hour and a half on two cores), then its adapters
+#   make pocket    rebuild the shipped model from nothing (45 minutes on two idle cores with AVX-512), then its adapters
 #   make bench     run the command of every claim that was measured on other weights and print all claims
 #                  (all of them: ALL=1; those of the engines alone: ONLY=bench)
 #   make results   write docs/results.md and the README's number from bench/results/

@@ -2,7 +2,7 @@
 
     one_row        weights that no cache holds (50 MB), a row each: a token of a reply
     many_rows      2,048 rows by [1376, 512]
-    training_step  forward, backward and optimisers of pocket's text LLM, drawn batches whose shapes all differ
+    training_step  forward, backward and optimisers of pocket's text LLM, drawn batches whose shapes differ
 
 The ratio is that of the medians of repetitions that take turns, its interval the least and the greatest of a pair.
 Where earnest leaves linear layers to torch (`earnest.engines.linear.pays`) there is nothing to compare.
@@ -27,14 +27,14 @@ from earnest.training import recipes
 from earnest.training.optimisers import Optimisers
 
 RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "pocket" / "base.toml"
-STEPS = 30
+STEPS = 60
 
 
-def rows_through(rows: int, layers: list[torch.nn.Linear], times: int) -> Callable[[], None]:
+def rows_through(rows: int, layers: list[torch.nn.Linear], times: int) -> Callable[[int], None]:
     """Rows through every layer, several times."""
     given = {width: torch.randn(rows, width) for width in {layer.in_features for layer in layers}}
 
-    def run() -> None:
+    def run(_: int) -> None:
         with torch.inference_mode():
             for _ in range(times):
                 for layer in layers:
@@ -43,8 +43,8 @@ def rows_through(rows: int, layers: list[torch.nn.Linear], times: int) -> Callab
     return run
 
 
-def training() -> Callable[[], None]:
-    """Steps of the recipe's stage `text-llm`, on batches that are drawn anew."""
+def training() -> Callable[[int], None]:
+    """Steps of the recipe's stage `text-llm`, on batches that are drawn anew for each repetition."""
     settings = {name: values for name, _, values in recipes.load(RECIPE).stages}["text-llm"]
     tokenizer = text_llm.build_tokenizer()
     model = text_llm.new_model(tokenizer, settings)
@@ -55,9 +55,9 @@ def training() -> Callable[[], None]:
         muon_rate=settings.muon_rate,
         learning_rate=settings.learning_rate,
     )
-    rng = random.Random(settings.seed)
 
-    def run() -> None:
+    def run(number: int) -> None:
+        rng = random.Random(number)
         packs = [text_llm.draw_pack(rng, settings.mix(settings.steps)) for _ in range(STEPS * settings.batch_size)]
         for batch in text_llm.by_length(encoder.encode(packs), settings.batch_size, rng):
             text_llm.loss_of(model, text_llm.collate(batch), settings.noise).backward()
@@ -91,7 +91,7 @@ def main() -> None:
             for fast in (True, False):
                 began = time.perf_counter()
                 with fast_linear() if fast else nullcontext():
-                    run()
+                    run(repetition)
                 if repetition >= 0:
                     spent[fast].append(time.perf_counter() - began)
         each = [slow / quick for slow, quick in zip(spent[False], spent[True], strict=True)]

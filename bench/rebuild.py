@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--train", action="store_true", help="train from nothing first (about an hour and a half)")
+    parser.add_argument("--train", action="store_true", help="train from nothing first (45 minutes and more)")
     card = json.loads((weights_path() / CARD).read_text())
     spent: dict[str, float] = {name: stage["seconds"] for name, stage in card.items()}
     command = "python bench/rebuild.py"

@@ -25,7 +25,7 @@ def weights_path() -> Path:
     """
     folder = Path(__file__).parent / "weights"
     if not (folder / "config.json").exists():
-        raise ModelError(f"{folder} holds no weights; `make pocket` trains and ships them (an hour and a half)")
+        raise ModelError(f"{folder} holds no weights; `make pocket` trains and ships them (45 minutes and more)")
     return folder
 
 
