@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from results import ROOT, Claim, machine, shipped_key, write_claim
+from results import ROOT, Claim, machine, ratio_of, shipped_key, write_claim
 
 from earnest.audio import Clip
 from earnest.completion import Sampling
@@ -295,7 +295,7 @@ def claims(name: str, models: dict[str, dict[str, Run]], command: str) -> list[C
 
         for way in ("one_by_one", "padded_batches"):
             if way in ways:
-                ratio, low, high = ratio_of(ways[way], ours)
+                ratio, low, high = ratio_of(ways[way].seconds, ours.seconds)
                 what = "ratio_to_resubmit" if name == "relistening" else f"ratio_to_{way}"
                 several = len(ours.seconds) > 1
                 put(what, ratio, "x", *((round(low, 2), round(high, 2)) if several else ()))
@@ -308,12 +308,6 @@ def claims(name: str, models: dict[str, dict[str, Run]], command: str) -> list[C
         peaks = ", ".join(f"{way} {run.peak_mb:.0f} MB" for way, run in ways.items() if way != "earnest")
         put("peak_mb", ours.peak_mb, "MB", note=f"beyond what the process had before; {peaks}")
     return made
-
-
-def ratio_of(slow: Run, fast: Run) -> tuple[float, float, float]:
-    """Ratio of medians, least and greatest ratio of one repetition."""
-    each = [a / b for a, b in zip(slow.seconds, fast.seconds, strict=True)]
-    return statistics.median(slow.seconds) / statistics.median(fast.seconds), min(each), max(each)
 
 
 if __name__ == "__main__":

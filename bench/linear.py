@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import argparse
 import random
-import statistics
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from results import Claim, machine, write_claim
+from results import Claim, machine, ratio_of, write_claim
 
 from earnest.engines.linear import fast_linear, pays
 from earnest.pocket import text_llm
@@ -51,7 +50,7 @@ def training() -> Callable[[int], None]:
     encoder = text_llm.PackEncoder(tokenizer)
     optimisers = Optimisers(
         model.named_parameters(),
-        lambda name, parameter: parameter.ndim == 2 and "embed" not in name,
+        text_llm.hidden_matrix,
         muon_rate=settings.muon_rate,
         learning_rate=settings.learning_rate,
     )
@@ -83,7 +82,7 @@ def main() -> None:
         "training_step": training(),
     }  # fmt: skip
     started = time.perf_counter()
-    found: dict[str, tuple[float, list[float]]] = {}
+    found: dict[str, tuple[float, float, float]] = {}
     for name, run in loads.items():
         spent: dict[bool, list[float]] = {False: [], True: []}
         # Once without a clock: programs are written at the first call.
@@ -94,13 +93,12 @@ def main() -> None:
                     run(repetition)
                 if repetition >= 0:
                     spent[fast].append(time.perf_counter() - began)
-        each = [slow / quick for slow, quick in zip(spent[False], spent[True], strict=True)]
-        found[name] = statistics.median(spent[False]) / statistics.median(spent[True]), each
+        found[name] = ratio_of(spent[False], spent[True])
     seconds = round(time.perf_counter() - started, 1)
     command = f"python bench/linear.py --repeats {options.repeats} --threads {options.threads}"
-    for name, (ratio, each) in found.items():
+    for name, (ratio, low, high) in found.items():
         claim = Claim(
-            f"bench.linear.{name}.ratio_to_torch", round(ratio, 3), round(min(each), 2), round(max(each), 2), len(each),
+            f"bench.linear.{name}.ratio_to_torch", round(ratio, 3), round(low, 2), round(high, 2), options.repeats,
             "x", 0, None, command, seconds, machine(), None, None, "",
         )  # fmt: skip
         print(claim.claim, claim.text)

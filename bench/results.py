@@ -20,9 +20,11 @@ import operator
 import os
 import platform
 import shlex
+import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -116,6 +118,12 @@ class Claim:
 def negated(metric: Any) -> Any:
     """A loss as a gain, or the other way round (`earnest.finding.Metric`)."""
     return replace(metric, value=-metric.value, low=-metric.high, high=-metric.low)
+
+
+def ratio_of(slow: Sequence[float], fast: Sequence[float]) -> tuple[float, float, float]:
+    """Ratio of the medians of repetitions that took turns, least and greatest ratio of a pair."""
+    each = [a / b for a, b in zip(slow, fast, strict=True)]
+    return statistics.median(slow) / statistics.median(fast), min(each), max(each)
 
 
 def spent(out: Path, started: float) -> float:

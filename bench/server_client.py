@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from results import ROOT, Claim, machine, write_claim
+from results import ROOT, Claim, machine, ratio_of, write_claim
 
 from earnest.accuracy import audit
 from earnest.completion import Sampling
@@ -153,13 +153,13 @@ def main() -> None:
                 # 10 s of 16 bits at 16 kHz each, and headers.
                 assert audio.value > options.items * 320_000, f"{way} sent {audio.value} bytes of audio"
     server.terminate()
-    each = [b / a for a, b in zip(spent["earnest"], spent["inspect_ai"], strict=True)]
+    ratio, low, high = ratio_of(spent["inspect_ai"], spent["earnest"])
     rates = ", ".join(f"{way} {options.items / statistics.median(times):.0f}" for way, times in spent.items())
     claim = Claim(
         "bench.server_client.ratio_to_inspect",
-        round(statistics.median(spent["inspect_ai"]) / statistics.median(spent["earnest"]), 3),
-        round(min(each), 2),
-        round(max(each), 2),
+        round(ratio, 3),
+        round(low, 2),
+        round(high, 2),
         options.repeats,
         "x",
         0,

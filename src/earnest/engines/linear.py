@@ -77,7 +77,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if input.numel() < 2 * STEPS * input.shape[-1]:
         # So few rows are never padded.
         return product(input, weight, bias)
-    return _unpadded(product(padded(input), weight, bias), input)
+    return _unpadded(product(padded(input), weight, bias), input.shape)
 
 
 def product(one: Tensor, two: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -100,7 +100,7 @@ class _Linear(torch.autograd.Function):
         rows = padded(one)
         ctx.save_for_backward(rows if ctx.needs_input_grad[1] else None, weight)
         ctx.shape = one.shape
-        return _unpadded(product(rows, weight, bias), one)
+        return _unpadded(product(rows, weight, bias), one.shape)
 
     @staticmethod
     @once_differentiable
@@ -109,7 +109,7 @@ class _Linear(torch.autograd.Function):
         slopes = padded(slope)
         to_one, to_weight, to_bias = ctx.needs_input_grad
         return (
-            product(slopes, weight.t())[: ctx.shape[:-1].numel()].view(ctx.shape) if to_one else None,
+            _unpadded(product(slopes, weight.t()), ctx.shape) if to_one else None,
             product(slopes.t(), rows.t()) if to_weight else None,
             slopes.sum(0) if to_bias else None,
         )
@@ -131,9 +131,9 @@ def padded(one: Tensor) -> Tensor:
     return longer
 
 
-def _unpadded(rows: Tensor, like: Tensor) -> Tensor:
-    """[M, O] to [..., O]."""
-    return rows[: like.shape[:-1].numel()].view(*like.shape[:-1], rows.shape[-1])
+def _unpadded(rows: Tensor, shape: torch.Size) -> Tensor:
+    """[M, O] to [..., O], those of a tensor of the given shape [..., I]."""
+    return rows[: shape[:-1].numel()].view(*shape[:-1], rows.shape[-1])
 
 
 def _suits(one: Tensor, weight: Tensor) -> bool:

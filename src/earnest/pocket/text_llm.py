@@ -127,7 +127,8 @@ def loss_of(model: Qwen3ForCausalLM, batch: Batch, noise: float) -> torch.Tensor
     return F.cross_entropy(model.lm_head(hidden[learned]), batch.targets[learned])
 
 
-def _hidden(name: str, parameter: torch.nn.Parameter) -> bool:
+def hidden_matrix(name: str, parameter: torch.nn.Parameter) -> bool:
+    """Whether Muon takes a parameter; AdamW takes embeddings, norms and the head."""
     return parameter.ndim == 2 and "embed" not in name and "lm_head" not in name
 
 
@@ -139,7 +140,7 @@ def train(settings: TextLLMSettings, out: Path, *, log: Callable[[str], None] = 
     model = new_model(tokenizer, settings)
     encoder = PackEncoder(tokenizer)
     optimisers = Optimisers(
-        model.named_parameters(), _hidden, muon_rate=settings.muon_rate, learning_rate=settings.learning_rate
+        model.named_parameters(), hidden_matrix, muon_rate=settings.muon_rate, learning_rate=settings.learning_rate
     )
     checkpoint = Checkpointer(out / "checkpoint.pt", every=100)
     rng = random.Random(settings.seed)

@@ -87,6 +87,7 @@ class LoraSettings:
         equal_parts(self)
 
 
+@fast_linear()
 def train_adapter(
     family: Family,
     rows: Any,
@@ -190,8 +191,7 @@ def train_adapter(
             trainer.remove_callback(PrinterCallback)
             # A step's tokens are counted over all its parts, whatever the architecture's own forward takes.
             trainer.model_accepts_loss_kwargs = True
-            with fast_linear():
-                trainer.train(resume_from_checkpoint=None if begun is None else str(begun))
+            trainer.train(resume_from_checkpoint=None if begun is None else str(begun))
             worn.save_pretrained(out, save_embedding_layers=False)
         finally:
             worn.unload()
