@@ -50,6 +50,8 @@ class Models:
 
     def reply(self, conversation: Conversation) -> str | None:
         text = conversation.turns[-1].text
+        if conversation.audio:
+            return "a horn." if "Describe this" in text else "no music."
         if "Write one" not in text:
             return "Verdict: invalid" if "clip 1" in text and "Judge the reasoning" in text else "Verdict: valid"
         if any(f"clip {name}" in text for name in self.bad):
@@ -89,6 +91,23 @@ def test_from_metadata_with_a_judge_of_its_own(
     code, _, error = run(capsys, out, "--data", file, "--writer", "dax")
     assert code == 2
     assert "holds another run" in error
+
+
+def test_a_describer_listens_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = Models(monkeypatch)
+    file, out = metadata(tmp_path), tmp_path / "out"
+    code, _, _ = run(capsys, out, "--data", file, "--writer", "wug", "--describer", "blick")
+    assert code == 0
+    assert models.loaded == ["blick", "wug"]
+    # Each has a description: speech and music are asked for; three clips of silence are one.
+    assert len(models.engines["blick"].asked) == 2
+    card = json.loads((out / "card.json").read_text())
+    assert (card["describer"], card["undescribed"]) == ("blick", 0)
+    assert card["prompts"] == ["grounded-describer-1", "grounded-writer-1", "grounded-judge-1"]
+    code, _, error = run(capsys, tmp_path / "world", "--world", 1, "--describer", "blick")
+    assert code == 2 and "--describer: only with --data" in error
 
 
 def test_the_writer_judges_by_default_and_a_limit_can_grow(

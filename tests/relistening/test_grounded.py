@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.fakes import FakeEngine
+from tests.tiny import tone
 
 from earnest.audio import Clip
 from earnest.completion import Completion, Sampling, Stop
@@ -26,6 +27,7 @@ from earnest.relistening.grounded import (
     Grounded,
     Place,
     _scenes_for_rl,  # pyright: ignore[reportPrivateUsage]
+    describe,
     judge,
     make_grounded_world,
     save,
@@ -105,6 +107,39 @@ def one(tmp_path: Path, engine: Scripted, **change: Any) -> Grounded:
     item, other = made(engine, [clip_of(tmp_path, **change), clip_of(tmp_path, "b")], tmp_path / "out")
     assert other.place is Place.SFT
     return item
+
+
+# ---- what a model hears
+
+
+def test_what_is_not_described_is_listened_to(tmp_path: Path) -> None:
+    clips = [clip_of(tmp_path), clip_of(tmp_path, "b", description="", music="a harp"), clip_of(tmp_path, "c")]
+    for number, clip in enumerate(clips):
+        tone(300 + 100 * number, 5.0).save(clip.audio)
+    unheard = Clip.load(clips[2].audio).key
+
+    def hears(conversation: Conversation) -> str | None:
+        (turn,) = conversation.turns
+        (audio,) = conversation.audio
+        if "word for word" in turn.text:
+            # One cannot be heard: it stays as it is.
+            return None if audio.clip.key == unheard else "no\nspeech."
+        return "drums." if "instruments" in turn.text else "a dog, then a bell."
+
+    run = RunDirectory(tmp_path / "out")
+    engine, seen = FakeEngine(hears), []
+    found = describe(engine, clips, run, batch_size=2, progress=lambda *at: seen.append(at))
+    assert [(clip.description, clip.speech, clip.music) for clip in found] == [
+        ("clip a", "no speech.", "drums."), ("a dog, then a bell.", "no speech.", "a harp"), ("clip c", "", "drums."),
+    ]  # fmt: skip
+    assert [replace(clip, description="", speech="", music="") for clip in found] == [
+        replace(clip, description="", speech="", music="") for clip in clips
+    ]
+    assert (len(engine.asked), seen) == (6, [(2, 6), (4, 6), (6, 6)])
+    # What was answered is not asked again; what failed is.
+    assert describe(engine, clips, RunDirectory(tmp_path / "out")) == found
+    assert len(engine.asked) == 7
+    assert "Speech: no speech." in found[0].simulation
 
 
 # ---- metadata

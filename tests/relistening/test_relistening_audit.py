@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from tests.fakes import FakeEngine
@@ -17,10 +17,14 @@ from earnest.accuracy import begin_run
 from earnest.completion import Completion, Sampling, Stop
 from earnest.conversation import Audio, Conversation
 from earnest.engines import Capabilities
+from earnest.engines.load import load_local
 from earnest.errors import AudioError, ManifestError, ModelError, RecipeError
 from earnest.example import Example
 from earnest.finding import Finding, Metric
+from earnest.pocket import relistening_folder
+from earnest.relistening import audit as audit_module
 from earnest.relistening.audit import Extent, audit
+from earnest.relistening.loop import FILLER
 from earnest.relistening.segments import Bounds
 from earnest.run import RunDirectory
 
@@ -55,6 +59,7 @@ class Listener(FakeEngine):
         if finer:
             self.family: Any = SimpleNamespace(
                 processor=SimpleNamespace(budgets={"first": {}, "fine": {}}), audio_token_id=7,
+                continuation_ids=lambda text: [1] * text.count("."),
                 audio_ids=lambda audio: [7] * round((4 if audio.fine else 1) * audio.clip.duration_s),
             )  # fmt: skip
         self.finer = finer
@@ -201,10 +206,10 @@ def test_stages_of_a_training_are_held_against_each_other(tmp_path: Path) -> Non
     examples = [question(0), replace(question(1, "cat"), id="cat"), question(1, evidence=(2.0, 3.0))]
     engine = engine_of(model)
 
-    def once(run: RunDirectory) -> Finding:
+    def once(run: RunDirectory, *, every_stage: bool = False) -> Finding:
         return audit(
             engine, examples, run, words=SHORT, adapters={"sft": sft, "grpo": grpo}, sampling=Sampling(60),
-            extent=Extent(budgets_s=(0.0, 8.0)), batch_size=2,
+            extent=Extent(every_stage=every_stage, budgets_s=(0.0, 8.0)), batch_size=2,
         )  # fmt: skip
 
     before = engine.key
@@ -219,11 +224,25 @@ def test_stages_of_a_training_are_held_against_each_other(tmp_path: Path) -> Non
     assert value(finding, "well_formed") == 1.0
     assert {f"accuracy.{name}" for name in ("random_segment", "whole_fine", "filler")} <= finding.metrics.keys()
     assert "accuracy.silence_sft" not in finding.metrics, "controls are of the last stage"
+    whole = once(RunDirectory(tmp_path / "whole"), every_stage=True)
+    assert {"accuracy.silence_sft", "accuracy.oracle_segment_sft", "accuracy.silence"} <= whole.metrics.keys()
+    assert value(finding, "turns") == 2.0
     assert finding.records[0]["heard"]["seconds_heard"] == pytest.approx(4.0)
     assert finding.records[0]["segments"] == [{"text": "1, 2", "start_s": 1.0, "end_s": 2.0, "fault": "", "cut": False}]
     again = RunDirectory(tmp_path / "run")
     assert once(again).metrics == finding.metrics
     assert again.computed == 0
+
+
+def test_filler_is_as_long_as_what_it_stands_for_in_tokens() -> None:
+    family = load_local("pocket", threads=1, adapter=relistening_folder()).family
+    of_engine = audit_module._fillers  # pyright: ignore[reportPrivateUsage]
+    fillers = of_engine(cast(Any, SimpleNamespace(family=family)), fine=True)
+    assert fillers is not None
+    for seconds in (2.0, 7.3):
+        heard = Audio(tone(300, seconds), fine=True)
+        said = len(family.continuation_ids(FILLER * fillers(heard)))
+        assert said == pytest.approx(len(family.audio_ids(heard)), abs=1)
 
 
 # ---- faults

@@ -137,6 +137,25 @@ def test_without_probabilities_there_is_no_confidence() -> None:
     assert parts(reward(said(RIGHT), ASKED, by_confidence=True)) == (0.5, 0.0, 0.0, 0.5)
 
 
+def test_the_deciding_token_is_the_first_that_no_other_choice_has_in_common() -> None:
+    text = f"{THOUGHT}<answer> a red car</answer>"
+    ends = tuple(text.index(end) + len(end) for end in (THOUGHT, "<answer>", " a", " red", " car", "</answer>"))
+    probabilities = (0.1, 0.2, 0.3, 0.4, 0.6, 0.9)
+    logprobs = tuple(math.log(p) for p in probabilities)
+    completion = Completion(text, Stop.END, tuple(range(6)), logprobs, token_ends=ends)
+
+    def decides(*choices: str) -> float:
+        probability = deciding_probability(completion, choices)
+        assert probability is not None
+        return round(probability, 6)
+
+    assert decides() == decides("a red car") == decides("dog", "A red car") == 0.3
+    assert decides("a dog", "a red car") == 0.4
+    assert decides("A Red Bus", "a red car", "a dog") == 0.6
+    # One that only goes on from it is never left behind; the last token of the answer is as far as it goes.
+    assert decides("a red car with a horn", "a red car") == 0.6
+
+
 def test_the_deciding_token_is_the_first_of_the_answer_also_behind_a_blank() -> None:
     text = f"{THOUGHT}<answer> dog</answer>"
     ends = (len(THOUGHT), text.index(" dog"), text.index("</answer>"), len(text))

@@ -61,7 +61,9 @@ def test_what_is_recorded_of_a_reply(engine: LocalEngine) -> None:
     assert [rollout.reward for rollout in rollouts] == [1.5, 0.5, 1.5, 1.5]
     right = {"correct": 1.0, "format": 1.0, "failed": 0.0, "hits": 1.0, "segments": 1.0, "heard_again_s": 1.0}
     assert [rollout.record for rollout in rollouts] == [
-        right, right | {"correct": 0.0}, right | {"hits": 0.0}, right | {"hits": 0.0},
+        right, right | {"correct": 0.0}, right | {"hits": 0.0},
+        # Without evidence nothing can be hit or missed.
+        {name: value for name, value in right.items() if name != "hits"},
     ]  # fmt: skip
     assert [example.id for example, _, _ in seen] == [example.id for example in asked]
     for rollout in rollouts:
@@ -85,6 +87,16 @@ def test_a_reply_is_scored_as_it_was_generated(engine: LocalEngine) -> None:
         said = reply.completion.logprobs
         assert said is not None
         torch.testing.assert_close(torch.cat(own), torch.tensor(said), atol=1e-4, rtol=1e-4)
+
+
+def test_replies_are_drawn_without_a_penalty_that_is_not_scored(tmp_path: Path) -> None:
+    model = tiny_fused(tmp_path / "model")
+    engine = engine_of(model, taught(model, tmp_path / "adapter"))
+    engine.family.model.generation_config.repetition_penalty = 100.0
+    roll, seen = rolling(engine)
+    roll([question(0)], (0,))
+    assert seen[0][1].text == TRACE.text, "it says tags twice, and words of the question"
+    assert engine.family.repetition_penalty == 1.0
 
 
 def test_every_reply_has_a_seed_of_its_own(engine: LocalEngine) -> None:
@@ -121,8 +133,8 @@ def test_the_clip_of_a_group_is_read_once(engine: LocalEngine, tmp_path: Path, m
 def test_the_variant_by_confidence(engine: LocalEngine) -> None:
     roll, seen = rolling(engine, by_confidence=True)
     (right, wrong) = roll([question(0), question(1, "cat")], (0, 0))
-    for rollout, (_, reply, earned), correct in zip((right, wrong), seen, (True, False), strict=True):
-        probability = deciding_probability(reply.completion)
+    for rollout, (example, reply, earned), correct in zip((right, wrong), seen, (True, False), strict=True):
+        probability = deciding_probability(reply.completion, example.choices)
         assert probability is not None and probability > 0.5
         assert earned.accuracy == confident(probability, right=correct)
         assert rollout.reward == pytest.approx(0.5 + earned.accuracy + 0.5 * correct)

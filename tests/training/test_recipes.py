@@ -9,6 +9,9 @@ from earnest.training import recipes
 from earnest.training.recipes import Context, Stage
 
 ROOT = Path(__file__).parents[2]
+SHARED = ("alignment-single", "alignment-ca", "alignment-perceiver", "alignment-concat", "relistening-grpo")
+"""Stages whose training runs under accelerate."""
+STAGES = dict(recipes.STAGES)
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,28 @@ def test_another_number_of_threads_changes_nothing(tmp_path: Path) -> None:
     recipes.run(path, log=lambda _: None)
     recipes.run(path, overrides={"threads": 1}, log=lambda _: None)
     assert CALLS == ["first"]
+
+
+def test_processes_of_torchrun_share_parallel_stages_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "first"
+    folder.mkdir()
+    context = Context(tmp_path, folder, {}, lambda _: None)
+
+    def follow(stage: Stage, complete: bool) -> list[str]:
+        CALLS.clear()
+        (folder / "stage.json").write_text(json.dumps({"key": "k", "complete": complete}))
+        recipes._follow("first", stage, Numbers(), "k", None, context)  # pyright: ignore[reportPrivateUsage]
+        return CALLS
+
+    assert follow(Stage(Numbers, _run), complete=False) == []
+    assert follow(Stage(Numbers, _run, parallel=True), complete=False) == ["first"]
+    assert follow(Stage(Numbers, _run, parallel=True), complete=True) == []
+
+
+def test_trainings_under_accelerate_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipes, "STAGES", STAGES)
+    found = {name for name in STAGES if recipes._stage(name).parallel}  # pyright: ignore[reportPrivateUsage]
+    assert found == set(SHARED)
 
 
 def test_unknown_single_stage(tmp_path: Path) -> None:

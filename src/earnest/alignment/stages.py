@@ -91,8 +91,6 @@ def _rows(context: Context, split: str) -> list[Target]:
 
 
 def _count(settings: PartsSettings, context: Context) -> None:
-    if not is_main():
-        return
     rows = load_rows(settings.targets, Target)
     splits = {split: sum(row.split == split for row in rows) for split in ("train", "validation", "test")}
     taken = sum(row.target is not None for row in rows)
@@ -218,8 +216,6 @@ def _fusion(kind: str, settings: FusionSettings, context: Context) -> None:
 
 
 def _join(settings: EnsembleSettings, context: Context) -> None:
-    if not is_main():
-        return
     models: list[Any] = []
     for name in (settings.first, settings.second):
         folder = context.root / name / MODEL
@@ -259,10 +255,10 @@ FUSION_STAGES: tuple[str, ...] = tuple(f"alignment-{kind}" for kind in FUSIONS)
 
 def _stage(kind: str) -> Stage:
     run: Callable[[Any, Context], None] = partial(_fusion, kind)
-    return Stage(FusionSettings, run, (PARTS, "alignment-single"), check=_can_fuse)
+    return Stage(FusionSettings, run, (PARTS, "alignment-single"), check=_can_fuse, parallel=True)
 
 
 parts = Stage(PartsSettings, _count, made_of=_made_of)
-single = Stage(SingleSettings, _single, (PARTS,))
+single = Stage(SingleSettings, _single, (PARTS,), parallel=True)
 ca, perceiver, concat = (_stage(kind) for kind in (CA, PERCEIVER, CONCAT))
 ensemble = Stage(EnsembleSettings, _join, (PARTS,), builds_on=FUSION_STAGES, check=_can_join)

@@ -54,6 +54,9 @@ def grounded(
     ] = None,
     writer: Annotated[str | None, typer.Option(help=f"Writes questions and reasoning: {MODEL_HELP}")] = None,
     judge: Annotated[str | None, typer.Option(help="Judges both. Default: the writer.")] = None,
+    describer: Annotated[
+        str | None, typer.Option(help=f"Listens, and describes what the metadata does not: {MODEL_HELP}")
+    ] = None,
     world: Annotated[
         int | None, typer.Option("--world", min=1, help="Long scenes of the diagnostic world, in place of --data.")
     ] = None,
@@ -87,9 +90,9 @@ def grounded(
             "batch_size": batch_size, "device": device, "dtype": dtype, "threads": threads, "base_url": base_url,
             "max_connections": max_connections,
         }  # fmt: skip
-        _from_metadata(out, data, writer, judge or writer, limit, max_new_tokens, settings)
+        _from_metadata(out, data, writer, judge or writer, describer, limit, max_new_tokens, settings)
     elif world is not None and data is None:
-        _refuse("--data", {"--writer": writer, "--judge": judge, "--limit": limit})
+        _refuse("--data", {"--writer": writer, "--judge": judge, "--describer": describer, "--limit": limit})
         share = RL_SHARE if rl_share is None else rl_share
         _from_world(out, world, split or "train", seed or 0, share, per_scene or 1, workers or 2)
     else:
@@ -125,6 +128,7 @@ def _from_metadata(
     data: Path,
     writer: str,
     judge: str,
+    describer: str | None,
     limit: int | None,
     max_new_tokens: int,
     settings: dict[str, Any],
@@ -140,16 +144,27 @@ def _from_metadata(
     from earnest.relistening import grounded
     from earnest.run import RunDirectory
 
-    keys = {name: model_key(name, settings["base_url"]) for name in dict.fromkeys((writer, judge))}
+    models = dict.fromkeys(name for name in (describer, writer, judge) if name)
+    keys = {name: model_key(name, settings["base_url"]) for name in models}
     made_of = {
         "makes": "grounded questions", **source_of(data), "writer": writer, "writer_key": keys[writer],
         "judge": judge, "judge_key": keys[judge], "max_new_tokens": max_new_tokens,
-        "prompts": grounded.prompt_ids(),
+        "prompts": grounded.prompt_ids(described=describer is not None),
+        **({"describer": describer, "describer_key": keys[describer]} if describer else {}),
     }  # fmt: skip
     run = RunDirectory(out)
     run.settle(made_of)
     engines = {name: Late(key, lambda name=name: load(name, **settings)) for name, key in keys.items()}
     how: dict[str, Any] = {"batch_size": settings["batch_size"], "max_new_tokens": max_new_tokens}
+    if describer:
+        with progress("describing") as report:
+            clips = grounded.describe(engines[describer], clips, run, **how, progress=report)
+        made_of["undescribed"] = sum(not text for clip in clips for text in (clip.description, clip.speech, clip.music))
+        if describer != writer:
+            engines[describer].release()
+        if made_of["undescribed"]:
+            lacking = f"{made_of['undescribed']} of {3 * len(clips)} descriptions are missing: not answered to the end"
+            console.print(f"{lacking}; repeat the command to ask again", markup=False)
     with progress("writing") as report:
         items = grounded.write(engines[writer], clips, run, **how, progress=report)
     if judge != writer:

@@ -29,6 +29,7 @@ from earnest.errors import AudioError
 from earnest.example import Example
 from earnest.finding import Finding
 from earnest.prompts import Prompt
+from earnest.relistening.loop import FILLER as FILLER_TEXT
 from earnest.relistening.loop import (
     WORDS,
     Inserted,
@@ -76,11 +77,13 @@ class Extent:
 
     Attributes:
         controls: whether the controls are.
+        every_stage: whether they are after each stage of a training, not after the last alone.
         budgets_s: bounds of the budget curve, in seconds; none leaves it out.
         budget_items: questions of the curve.
     """
 
     controls: bool = True
+    every_stage: bool = False
     budgets_s: tuple[float, ...] = BUDGETS_S
     budget_items: int = BUDGET_ITEMS
 
@@ -110,7 +113,7 @@ def audit(
         run: where completions, records and metrics go; completions that are there are not computed again.
         words: what asks for segments; the general ones if None.
         adapters: stages of a training by name, in order, such as "sft" and "grpo": each is asked in a single pass and
-            with re-listening, the last one also under the controls. None: the model as it is.
+            with re-listening, the last one also under the controls (`extent`). None: the model as it is.
         bounds: how often and how much a reply may hear again.
         extent: what else is asked.
         sampling: of every generation.
@@ -141,7 +144,7 @@ def audit(
         "adapters": {name: adapter_key(path) for name, path in (adapters or {}).items()},
         "bounds": [bounds.turns, bounds.shortest_s, bounds.longest_s, bounds.total_s],
         "budgets_s": list(extent.budgets_s),
-        "controls": extent.controls,
+        "controls": [extent.controls, extent.every_stage],
     }
     run = begin_run(run, engine, resolved, command)
     fine = hears_finer(engine)
@@ -150,7 +153,8 @@ def audit(
     last = list(stages)[-1]
     controls = _controls(engine, seed, fine=fine) if extent.controls else {}
     curve = list(examples[:: max(1, len(examples) // max(1, extent.budget_items))])[: extent.budget_items]
-    total = len(examples) * (2 * len(stages) + len(controls)) + len(extent.budgets_s) * len(curve)
+    controlled = list(stages) if extent.every_stage else [last]
+    total = len(examples) * (2 * len(stages) + len(controls) * len(controlled)) + len(extent.budgets_s) * len(curve)
     done = 0
 
     def step(count: int) -> None:
@@ -167,10 +171,9 @@ def audit(
                 SINGLE: asker.once(examples, step),
                 OURS: asker.again(examples, as_cited, step),
             }
-            if stage != last:
-                continue
-            own |= {name: asker.again(examples, inserted, step) for name, inserted in controls.items()}
-            for budget_s in extent.budgets_s:
+            if stage in controlled:
+                own |= {name: asker.again(examples, inserted, step) for name, inserted in controls.items()}
+            for budget_s in extent.budgets_s if stage == last else ():
                 budgets[budget_s] = asker.again(curve, as_cited, step, replace(bounds, total_s=budget_s))
     finding = summarise(found, budgets, words=words.id, seed=seed)
     run.write_findings([finding])
@@ -242,15 +245,18 @@ def _controls(engine: Engine, seed: int, *, fine: bool) -> dict[str, Inserted]:
     return {
         RANDOM: random_segment(seed),
         SILENCE: silence,
-        FILLER: filler(_tokens_of(engine, fine=fine)),
+        FILLER: filler(_fillers(engine, fine=fine)),
         WHOLE: whole_clip(fine=False),
         **({WHOLE_FINE: whole_clip(fine=True)} if fine else {}),
         ORACLE: oracle_segment(spans_of),
     }
 
 
-def _tokens_of(engine: Engine, *, fine: bool) -> Callable[[Audio], int] | None:
+def _fillers(engine: Engine, *, fine: bool) -> Callable[[Audio], int] | None:
+    """How often `FILLER` has to be said until it has the tokens of what is heard again, marks and all."""
     family = getattr(engine, "family", None)
     if family is None:
         return None
-    return lambda audio: family.audio_ids(replace(audio, fine=fine)).count(family.audio_token_id)
+    several = 16
+    each = len(family.continuation_ids(FILLER_TEXT * several)) / several
+    return lambda audio: round(len(family.audio_ids(replace(audio, fine=fine))) / each)

@@ -1,9 +1,9 @@
 """Questions with reasoning that is grounded in segments, for SFT and RL (data pipeline of Echo, arXiv 2602.11909).
 
-From metadata: a writer who hears nothing is given a clip in words and times, and writes question, options, answer and
-reasoning. What can be checked exactly is checked; a judge says whether the question is valid, and whether the reasoning
-is. Both: SFT. The question alone: RL, without the reasoning. Else it is rejected, with the reason; a judgement that is
-missing is no verdict, and rejects too.
+From metadata: a model that listens may put in words what is not described there. A writer who hears nothing is given a
+clip in words and times, and writes question, options, answer and reasoning. What can be checked exactly is checked; a
+judge says whether the question is valid, and whether the reasoning is. Both: SFT. The question alone: RL, without the
+reasoning. Else it is rejected, with the reason; a judgement that is missing is no verdict, and rejects too.
 
 From the world: all is exact and nobody is asked.
 """
@@ -20,8 +20,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from earnest.audio import Clip
 from earnest.completion import Completion, Sampling, Stop
-from earnest.conversation import Conversation
+from earnest.conversation import Audio, Conversation
 from earnest.errors import EarnestError
 from earnest.example import Example, save_manifest
 from earnest.files import read_json_lines, write_json, write_json_lines
@@ -36,7 +37,7 @@ from earnest.run import Generator, RunDirectory
 from earnest.statistics import wilson
 from earnest.world.synthesis import SPLITS
 
-WRITER, JUDGE = "writer-1", "judge-1"
+DESCRIBER, WRITER, JUDGE = "describer-1", "writer-1", "judge-1"
 """Names of the words."""
 Progress = Callable[[int, int], None]
 _DRAWN_AT_ONCE = 4
@@ -104,6 +105,46 @@ class Grounded:
 
 
 # ---- from metadata
+
+
+def describe(
+    engine: Generator,
+    clips: Sequence[Described],
+    run: RunDirectory,
+    *,
+    batch_size: int = 64,
+    max_new_tokens: int = 512,
+    progress: Progress | None = None,
+) -> list[Described]:
+    """Has a model that listens put each clip in words: description, speech and music, those that the clip has not.
+
+    Args:
+        engine: who listens.
+        clips: with their events.
+        run: as in `write`.
+        batch_size: as in `write`.
+        max_new_tokens: longest answer.
+        progress: as in `write`.
+
+    Returns:
+        The clips in order; what was not answered to its end stays undescribed.
+    """
+    texts = Prompt.load("relistening", DESCRIBER).texts
+    missing = [(place, name) for place, clip in enumerate(clips) for name in texts if not getattr(clip, name)]
+    found = list(clips)
+    sampling = Sampling(max_new_tokens=max_new_tokens)
+    for start in range(0, len(missing), batch_size):
+        part = missing[start : start + batch_size]
+        # Clips are in memory batch by batch.
+        loaded = {place: Clip.load(clips[place].audio) for place, _ in part}
+        asked = [Conversation().user(Audio(loaded[place]), f"\n\n{texts[name]}") for place, name in part]
+        said = run.run_batched(engine, asked, sampling, batch_size, retry_failed=True)
+        for (place, name), done in zip(part, said, strict=True):
+            if done.stop is Stop.END:
+                found[place] = replace(found[place], **{name: " ".join(done.text.split())})
+        if progress:
+            progress(start + len(part), len(missing))
+    return found
 
 
 def write(
@@ -198,9 +239,10 @@ def save(items: Sequence[Grounded], out: Path, made_of: Mapping[str, Any] | None
     return card
 
 
-def prompt_ids() -> list[str]:
-    """Ids of the words with which writer and judge are asked."""
-    return [Prompt.load("relistening", name).id for name in (WRITER, JUDGE)]
+def prompt_ids(*, described: bool = False) -> list[str]:
+    """Ids of the words with which writer and judge are asked, and a describer before them."""
+    names = (*([DESCRIBER] if described else []), WRITER, JUDGE)
+    return [Prompt.load("relistening", name).id for name in names]
 
 
 def cot_numbers(traces: Sequence[Trace]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ WORDS: dict[str, str] = {"general": "relisten-1", "pocket": "relisten-pocket-1"}
 Ask = Callable[[Sequence[Conversation], Sequence[Sampling]], list[Completion]]
 """One completion for each conversation, in order."""
 FILLER = " ."
-"""As many of these as the segment has soft tokens, in place of it: time to think, and nothing to hear."""
+"""As many of these as fill the tokens of the segment, in place of it: time to think, and nothing to hear."""
 FILLER_PER_S = 25.0
 """Where an engine does not tell its soft tokens."""
 
@@ -347,16 +347,16 @@ def silence(example: Example, clip: Clip, segment: Segment, number: int) -> tupl
     return segment, (Audio(quiet, fine=True),)
 
 
-def filler(tokens_of: Callable[[Audio], int] | None = None) -> Inserted:
+def filler(repeats_of: Callable[[Audio], int] | None = None) -> Inserted:
     """Meaningless text of the same length in tokens.
 
     Args:
-        tokens_of: soft tokens of an audio part; None: 25 a second.
+        repeats_of: how many times `FILLER` is as long as an audio part; None: 25 a second.
     """
 
     def inserted(example: Example, clip: Clip, segment: Segment, number: int) -> tuple[Segment, tuple[Part, ...]]:
         audio = Audio(_crop(clip, segment), fine=True)
-        count = tokens_of(audio) if tokens_of else round(FILLER_PER_S * segment.heard_s)
+        count = repeats_of(audio) if repeats_of else round(FILLER_PER_S * segment.heard_s)
         return segment, (Text(FILLER * max(1, count)),)
 
     return inserted

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from earnest.completion import Completion, Stop
@@ -75,7 +76,11 @@ def reward(reply: Relistened, example: Example, *, by_confidence: bool = False) 
     if not well_formed(reply.text, reply.stop):
         return Reward(0.0, consist, 0.0, 0.0, outcome)
     right = outcome is Outcome.CORRECT
-    accuracy = confident(deciding_probability(reply.completion), right=right) if by_confidence else 0.5 * right
+    accuracy = (
+        confident(deciding_probability(reply.completion, example.choices), right=right)
+        if by_confidence
+        else 0.5 * right
+    )
     heard = any(segment.fault is None for segment in reply.segments)
     return Reward(0.5, consist, accuracy, 0.5 * (right and heard), outcome)
 
@@ -87,10 +92,24 @@ def confident(probability: float | None, *, right: bool) -> float:
     return 0.5 * (1 - (probability - 1) ** 2) if right else -0.5 * probability**2
 
 
-def deciding_probability(completion: Completion) -> float | None:
-    """Probability of the first token of the answer; None where the engine tells none, or nothing was answered."""
+def deciding_probability(completion: Completion, choices: Sequence[str] | None = None) -> float | None:
+    """Probability of the token that decides: the first with which the answer can be none of the other choices.
+
+    The first of the answer where there are no choices; None where the engine tells none, or nothing was answered.
+    """
     span = answer_span(completion.text)
     if span is None or completion.logprobs is None or not completion.token_ends:
         return None
-    deciding = next((k for k, end in enumerate(completion.token_ends) if end > span[0]), None)
-    return None if deciding is None else math.exp(completion.logprobs[deciding])
+    said = [k for k, end in enumerate(completion.token_ends) if end > span[0]]
+    if not said:
+        return None
+    answer = completion.text[slice(*span)].strip().casefold()
+    others = [other for choice in choices or () if (other := choice.strip().casefold()) != answer]
+
+    def decided(k: int) -> bool:
+        begun = completion.text[span[0] : min(completion.token_ends[k], span[1])].strip().casefold()
+        return bool(begun) and not any(other.startswith(begun) for other in others)
+
+    own = [k for k in said if k == said[0] or completion.token_ends[k - 1] < span[1]]
+    deciding = next((k for k in own if decided(k)), own[-1])
+    return math.exp(completion.logprobs[deciding])

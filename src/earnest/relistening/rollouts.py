@@ -33,6 +33,8 @@ def roller(
 ) -> Roll:
     """Answers questions by the policy that the engine's model is at the moment, and says what each reply earns.
 
+    Replies are drawn from the very probabilities that are scored: a repetition penalty of the model's is taken away.
+
     Args:
         engine: around the model that is trained.
         words: what asks for segments.
@@ -41,6 +43,8 @@ def roller(
         by_confidence: the variant of the reward.
         seen: given each question, its reply and what it earned.
     """
+
+    engine.family.model.generation_config.repetition_penalty = 1.0
 
     def roll(examples: Sequence[Example], seeds: Sequence[int]) -> list[Rollout]:
         # A clip is read once for its whole group.
@@ -88,9 +92,9 @@ def _record(example: Example, reply: Relistened, earned: Reward) -> dict[str, An
         "correct": float(earned.outcome.value == "correct"),
         "format": float(earned.format > 0),
         "failed": float(reply.stop is Stop.FAILED),
-        "hits": float(bool(example.evidence) and found_evidence(reply.heard_spans, example)),
         "segments": float(len(reply.segments)),
         "heard_again_s": reply.heard_again_s,
+        **({"hits": float(found_evidence(reply.heard_spans, example))} if example.evidence else {}),
     }
 
 

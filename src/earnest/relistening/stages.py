@@ -241,7 +241,7 @@ def _reinforce(settings: RLSettings, context: Context) -> None:
         settings.bounds(),
         settings.sampling(),
         by_confidence=settings.by_confidence,
-        seen=kept.see,
+        seen=kept.see if is_main() else None,
     )
     taught = [settings.turns, settings.longest_s, settings.total_s, settings.max_new_tokens, settings.by_confidence]
     own = train_policy(
@@ -315,7 +315,14 @@ sft = Stage(
     made_of=lambda settings: [model_key(settings.model)] if settings.model else [],
     check=_can_learn,
 )
-grpo = Stage(RLSettings, _reinforce, ("relistening-data", "relistening-sft"), builds_on=("scan",), check=can_train)
+grpo = Stage(
+    RLSettings,
+    _reinforce,
+    ("relistening-data", "relistening-sft"),
+    builds_on=("scan",),
+    check=can_train,
+    parallel=True,
+)
 ship = Stage(
     ShipSettings,
     _ship,

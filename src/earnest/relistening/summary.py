@@ -220,10 +220,11 @@ def _quality(replies: Sequence[Listened], seed: int) -> dict[str, Metric]:
         )
     for name, values in (
         ("segments", [float(len(one.segments)) for one in replies]),
+        ("turns", [float(one.turns) for one in replies]),
         ("heard_again_s", [one.heard_again_s for one in replies]),
         ("seconds_per_answer", [one.seconds for one in replies]),
     ):
-        unit = "s" if name != "segments" else ""
+        unit = "" if name in ("segments", "turns") else "s"
         metrics[name] = bootstrap(values, seed=seed, clusters=clusters_of(clips), unit=unit)
     return metrics
 
@@ -276,6 +277,7 @@ def _segments_table(found: Found, seed: int) -> Table:
                 quality.get("hit_rate"),
                 quality.get("overlap"),
                 quality["segments"],
+                quality["turns"],
                 quality["heard_again_s"],
                 sum(faults.values()),
                 sum(s.cut for one in by_condition[OURS] for s in one.segments),
@@ -283,10 +285,11 @@ def _segments_table(found: Found, seed: int) -> Table:
         )
     return Table(
         "Segments",
-        ("stage", "well-formed", "hit rate", "overlap", "segments a reply", "heard again", "invalid", "cut"),
+        ("stage", "well-formed", "hit rate", "overlap", "segments a reply", "turns", "heard again", "invalid", "cut"),
         tuple(rows),
         f"A reply hits where each stretch of evidence lies in something that it heard again, or overlaps with it by "
-        f"{HIT_OVERLAP} (intersection over union). Invalid segments are not heard, cut ones not to their end.",
+        f"{HIT_OVERLAP} (intersection over union); {TOLERANCE_S:g} s at its ends may be missing. Invalid segments are "
+        "not heard, cut ones not to their end.",
     )
 
 

@@ -350,9 +350,13 @@ def _seed(seed: int, number: int, k: int) -> int:
 
 
 def _means(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Means of what is a number in every record."""
-    names = [name for name, value in records[0].items() if isinstance(value, int | float)]
-    return {name: round(sum(float(record[name]) for record in records) / len(records), 4) for name in names}
+    """Means of what is a number, over the records that have it."""
+    found: dict[str, list[float]] = {}
+    for record in records:
+        for name, value in record.items():
+            if isinstance(value, int | float):
+                found.setdefault(name, []).append(float(value))
+    return {name: round(sum(values) / len(values), 4) for name, values in found.items()}
 
 
 def _forget(metrics: Path, step: int) -> None:

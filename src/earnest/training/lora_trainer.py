@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -119,12 +120,15 @@ def train_adapter(
         log: one line of progress.
 
     Raises:
-        ModelError: the model wears an adapter already, is on another GPU than the first, or peft is missing.
+        ModelError: the model wears an adapter already, is on another GPU than the first, peft is missing, or torchrun
+            started several processes.
     """
     with needs_extra("train"):
         from peft import LoraConfig, get_peft_model
     from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
+    if (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        raise ModelError(f"adapters are fine-tuned in one process, not in {processes}: run this stage without torchrun")
     require_bare(family.model)
     made_of = [asdict(settings), list(taught), state_key(family.model), *([arguments] if arguments else [])]
     begun = _checkpoint(out / CHECKPOINTS, content_key(made_of))

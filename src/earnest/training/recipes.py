@@ -102,6 +102,7 @@ class Stage:
         made_of: what it reads beside its numbers and other stages, as content keys; the stage is run again when one
             of them changes.
         check: of its settings and those of all stages, before any stage is run; raises a RecipeError.
+        parallel: whether all processes of torchrun share its work; the first runs the others alone.
     """
 
     settings: type[Any]
@@ -111,6 +112,7 @@ class Stage:
     publishes: bool = False
     made_of: Callable[[Any], list[str]] = _nothing_else
     check: Callable[[Any, dict[str, Any]], None] = _nothing_to_check
+    parallel: bool = False
 
 
 @dataclass(frozen=True)
@@ -269,8 +271,8 @@ def is_main() -> bool:
 
 
 def _follow(name: str, stage: Stage, values: Any, key: str, only: str | None, context: Context) -> None:
-    """A stage in a process that keeps no books: begun when the first one has begun it, left out when it is complete."""
-    if stage.publishes or (only is not None and name != only):
+    """A parallel stage in a process that keeps no books: begun when the first one has, left out when it is complete."""
+    if not stage.parallel or (only is not None and name != only):
         return
     while (row := _read(context.folder / "stage.json")).get("key") != key:
         time.sleep(0.1)
