@@ -175,6 +175,28 @@ def test_each_token_is_to_name_all_that_is_heard_in_its_time_and_no_detail(secon
     assert silent > 12
 
 
+def test_what_is_short_has_an_equal_share_and_what_hardly_is_in_a_token_less() -> None:
+    vocabulary = build_tokenizer().get_vocab()
+    whole = long_scene("train", 3, 0)
+    events = (
+        Event("sound", "rain", 0.0, 2.0),
+        Event("sound", "click", 0.5, 0.8),
+        Event("sound", "bell", 1.9, 3.0),
+        Event("speech", "red", 0.1, 0.4),
+        Event("speech", "yes", 0.6, 1.4),
+    )
+    ids, shares = scan._wanted(replace(whole, events=events), 2, 2.0, vocabulary)  # pyright: ignore[reportPrivateUsage]
+    names = {vocabulary[scan.name_of(event)]: event.name for event in events}
+    found = [{names[int(piece)]: float(share) for piece, share in zip(*row, strict=True) if piece >= 0}
+             for row in zip(ids, shares, strict=True)]  # fmt: skip
+    # All that is said has one name, and one share.
+    whole_share = 0.25 / (3 * 0.25 + 0.1)
+    assert found[0] == pytest.approx(
+        {"rain": whole_share, "click": whole_share, "yes": whole_share, "bell": 0.1 / 0.85}, abs=1e-6
+    )
+    assert found[1] == {"bell": 1.0}
+
+
 def test_what_is_said_has_one_name() -> None:
     events = [Event("speech", word, 0.0, 1.0, speaker=who) for word in ("dog", "seven") for who in ("man", "woman")]
     assert {scan.name_of(event) for event in events} == {scan.VOICE}

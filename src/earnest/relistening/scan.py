@@ -49,6 +49,8 @@ VOICE = "▁word"
 """What stands for all that is said: the scan does not tell words."""
 EMPTY = {BLANK: 1.0 - sum(AIR_SHARES) / 2, AIR: sum(AIR_SHARES) / 2}
 """What a token says in which nothing sounds."""
+ENOUGH_S = 0.25
+"""All that is heard so long in a token's time has an equal share of it: what has little is not found by a look-up."""
 MEASURED = 120
 """Scenes of the validation split on which the card's numbers are measured."""
 
@@ -270,7 +272,8 @@ def _row(model: FusedModel, scene: Scene, samples: npt.NDArray[np.float32], voca
 def _wanted(scene: Scene, tokens: int, token_s: float, vocabulary: Mapping[str, int]) -> tuple[Tensor, Tensor]:
     """What each soft token is to write: ids [n, P], -1 where there are fewer, and their shares [n, P].
 
-    The name of each event that is heard in its time, by how long it is; blank and air only where nothing is.
+    The names of the events that are heard in its time, all alike but what is hardly in it; blank and air only where
+    nothing is.
     """
     own: list[dict[str, float]] = [{} for _ in range(tokens)]
     for event in scene.events:
@@ -280,7 +283,7 @@ def _wanted(scene: Scene, tokens: int, token_s: float, vocabulary: Mapping[str, 
             if heard_s > 0:
                 piece = name_of(event)
                 own[token][piece] = own[token].get(piece, 0.0) + heard_s
-    own = [pieces or EMPTY for pieces in own]
+    own = [{piece: min(heard_s, ENOUGH_S) for piece, heard_s in pieces.items()} or EMPTY for pieces in own]
     most = max(len(pieces) for pieces in own)
     ids, shares = torch.full((tokens, most), -1), torch.zeros(tokens, most)
     for token, pieces in enumerate(own):
