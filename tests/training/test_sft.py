@@ -259,6 +259,16 @@ def test_numbers_out_of_range_are_named(change: dict[str, int], text: str) -> No
         replace(SETTINGS, **change)
 
 
+def test_several_processes_are_refused_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    engine = engine_of(tiny_fused(tmp_path / "model"))
+    with pytest.raises(ModelError, match="in one process, not in 2: run this stage without torchrun"):
+        fine_tune(engine.family, some_lessons(2), SETTINGS, tmp_path / "out", log=quiet)
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_cannot_be_trained_is_said(tmp_path: Path) -> None:
     folder = tiny_fused(tmp_path / "model")
     family = engine_of(folder).family
