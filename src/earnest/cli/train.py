@@ -22,7 +22,7 @@ def train(
 ) -> None:
     """Train by a recipe. Complete stages are skipped, an interrupted one goes on from its checkpoint."""
     from earnest.errors import RecipeError
-    from earnest.training.recipes import load, run
+    from earnest.training.recipes import is_main, load, run
 
     numbers = {"threads": threads, "workers": workers}
     overrides = {name: value for name, value in numbers.items() if value is not None}
@@ -30,4 +30,5 @@ def train(
     if not resume and root.is_dir() and any(root.iterdir()):
         raise RecipeError(f"{root} is not empty: remove it, give another --output, or leave out --no-resume")
     seconds = run(recipe, only=stage, out=root, overrides=overrides, log=console.print)
-    console.print(f"{root}: {sum(seconds.values()):.0f} s in {len(seconds)} stage(s)", markup=False)
+    if is_main():
+        console.print(f"{root}: {sum(seconds.values()):.0f} s in {len(seconds)} stage(s)", markup=False)
