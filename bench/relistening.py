@@ -26,7 +26,7 @@ from earnest.finding import Finding, Metric
 from earnest.grading import Outcome
 from earnest.pocket import RELISTENING_CARD, relistening_adapters, relistening_folder
 from earnest.prompts import Prompt
-from earnest.relistening.audit import BUDGET_ITEMS, BUDGETS_S, Extent, audit
+from earnest.relistening.audit import BUDGET_ITEMS, BUDGETS_S, Extent, audit, spread
 from earnest.relistening.long_scenes import make_long
 from earnest.relistening.loop import WORDS, relisten
 from earnest.relistening.summary import CONTROLS, SINGLE
@@ -97,8 +97,7 @@ def main() -> None:
     right = [float(plain[example.id] is Outcome.CORRECT) for example in examples]
     answered = {item["id"]: float(item["outcome"] == Outcome.CORRECT) for item in finding.records}
     ours = [answered[example.id] for example in examples]
-    few = examples[:: max(1, len(examples) // LATENCY_ITEMS)][:LATENCY_ITEMS]
-    latency = _latency(few, list(adapters.values())[-1], options.threads)
+    latency = _latency(spread(examples, LATENCY_ITEMS), list(adapters.values())[-1], options.threads)
     seconds = spent(out, started)
     claims = Claims(command, seconds, options.seed, options.split, key)
     _put(claims, finding, min(BUDGET_ITEMS, len(examples)))

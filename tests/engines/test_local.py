@@ -10,7 +10,7 @@ from earnest.completion import Heard, Sampling, Stop
 from earnest.conversation import Audio, Conversation
 from earnest.engines import load, model_key, require
 from earnest.engines.families.family import find_family
-from earnest.engines.load import _own_gpu  # pyright: ignore[reportPrivateUsage]
+from earnest.engines.load import own_gpu
 from earnest.engines.local import LocalEngine
 from earnest.errors import ConversationError, ModelError
 
@@ -328,6 +328,6 @@ def test_require_says_what_is_missing(engine: LocalEngine) -> None:
 
 def test_each_process_of_torchrun_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LOCAL_RANK", raising=False)
-    assert _own_gpu() == "cuda"
+    assert own_gpu() == "cuda"
     monkeypatch.setenv("LOCAL_RANK", "3")
-    assert _own_gpu() == "cuda:3"
+    assert own_gpu() == "cuda:3"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from tests.fakes import FakeEngine
@@ -22,9 +22,8 @@ from earnest.errors import AudioError, ManifestError, ModelError, RecipeError
 from earnest.example import Example
 from earnest.finding import Finding, Metric
 from earnest.pocket import relistening_folder
-from earnest.relistening import audit as audit_module
 from earnest.relistening.audit import Extent, audit
-from earnest.relistening.loop import FILLER
+from earnest.relistening.loop import FILLER, fillers_of
 from earnest.relistening.segments import Bounds
 from earnest.run import RunDirectory
 
@@ -236,8 +235,7 @@ def test_stages_of_a_training_are_held_against_each_other(tmp_path: Path) -> Non
 
 def test_filler_is_as_long_as_what_it_stands_for_in_tokens() -> None:
     family = load_local("pocket", threads=1, adapter=relistening_folder()).family
-    of_engine = audit_module._fillers  # pyright: ignore[reportPrivateUsage]
-    fillers = of_engine(cast(Any, SimpleNamespace(family=family)), fine=True)
+    fillers = fillers_of(SimpleNamespace(family=family), fine=True)
     assert fillers is not None
     for seconds in (2.0, 7.3):
         heard = Audio(tone(300, seconds), fine=True)

@@ -6,13 +6,13 @@ vocabulary has no audio tags get learned start and end vectors.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from earnest.engines.load import own_gpu
 from earnest.errors import EarnestError, ModelError, RecipeError
 from earnest.fused import AdapterConfig, FusedModel, FusedProcessor, FusionConfig, PassConfig
 from earnest.fused.configuration import GEOMETRIES, SAMPLE_RATE_HZ
@@ -79,8 +79,7 @@ class Parts:
     @property
     def place(self) -> str:
         """The device; under torchrun each process has a GPU of its own."""
-        rank = os.environ.get("LOCAL_RANK")
-        return f"cuda:{rank}" if self.device == "cuda" and rank else self.device
+        return own_gpu() if self.device == "cuda" else self.device
 
     @property
     def sources(self) -> dict[str, str]:

@@ -87,7 +87,7 @@ def load_local(
     if threads < 1:
         raise ModelError(f"threads is {threads}: it must be at least 1")
     torch.set_num_threads(min(threads, os.cpu_count() or 1))
-    chosen = torch.device(device or (_own_gpu() if torch.cuda.is_available() else "cpu"))
+    chosen = torch.device(device or (own_gpu() if torch.cuda.is_available() else "cpu"))
     kind = getattr(torch, dtype, None) if dtype else torch.float32 if chosen.type == "cpu" else "auto"
     if not isinstance(kind, torch.dtype | str):
         raise ModelError(f"unknown dtype {dtype!r}: take float32, bfloat16 or float16")
@@ -96,7 +96,7 @@ def load_local(
     return LocalEngine(loaded, name=name, key=key, batch_size=batch_size)
 
 
-def _own_gpu() -> str:
+def own_gpu() -> str:
     """The GPU of this process: under torchrun each has one."""
     rank = os.environ.get("LOCAL_RANK")
     return f"cuda:{rank}" if rank else "cuda"

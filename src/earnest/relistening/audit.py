@@ -21,7 +21,7 @@ from typing import Any
 
 from earnest.accuracy import begin_run, require_answers, resolve
 from earnest.completion import Completion, Sampling
-from earnest.conversation import Audio, Conversation
+from earnest.conversation import Conversation
 from earnest.engines import Engine
 from earnest.engines.engine import require, worn
 from earnest.engines.lora import adapter_key
@@ -29,7 +29,6 @@ from earnest.errors import AudioError
 from earnest.example import Example
 from earnest.finding import Finding
 from earnest.prompts import Prompt
-from earnest.relistening.loop import FILLER as FILLER_TEXT
 from earnest.relistening.loop import (
     WORDS,
     Inserted,
@@ -37,6 +36,7 @@ from earnest.relistening.loop import (
     Turn,
     as_cited,
     filler,
+    fillers_of,
     hears_finer,
     oracle_segment,
     question_of,
@@ -152,7 +152,7 @@ def audit(
     stages = dict(adapters or {UNTRAINED: None})
     last = list(stages)[-1]
     controls = _controls(engine, seed, fine=fine) if extent.controls else {}
-    curve = list(examples[:: max(1, len(examples) // max(1, extent.budget_items))])[: extent.budget_items]
+    curve = spread(examples, extent.budget_items)
     controlled = list(stages) if extent.every_stage else [last]
     total = len(examples) * (2 * len(stages) + len(controls) * len(controlled)) + len(extent.budgets_s) * len(curve)
     done = 0
@@ -173,11 +173,17 @@ def audit(
             }
             if stage in controlled:
                 own |= {name: asker.again(examples, inserted, step) for name, inserted in controls.items()}
-            for budget_s in extent.budgets_s if stage == last else ():
-                budgets[budget_s] = asker.again(curve, as_cited, step, replace(bounds, total_s=budget_s))
+            if stage == last:
+                for budget_s in extent.budgets_s:
+                    budgets[budget_s] = asker.again(curve, as_cited, step, replace(bounds, total_s=budget_s))
     finding = summarise(found, budgets, words=words.id, seed=seed)
     run.write_findings([finding])
     return finding
+
+
+def spread(examples: Sequence[Example], count: int) -> list[Example]:
+    """So many of the examples, from all over them."""
+    return list(examples[:: max(1, len(examples) // max(1, count))])[:count]
 
 
 @dataclass(frozen=True)
@@ -245,18 +251,8 @@ def _controls(engine: Engine, seed: int, *, fine: bool) -> dict[str, Inserted]:
     return {
         RANDOM: random_segment(seed),
         SILENCE: silence,
-        FILLER: filler(_fillers(engine, fine=fine)),
+        FILLER: filler(fillers_of(engine, fine=fine)),
         WHOLE: whole_clip(fine=False),
         **({WHOLE_FINE: whole_clip(fine=True)} if fine else {}),
         ORACLE: oracle_segment(spans_of),
     }
-
-
-def _fillers(engine: Engine, *, fine: bool) -> Callable[[Audio], int] | None:
-    """How often `FILLER` has to be said until it has the tokens of what is heard again, marks and all."""
-    family = getattr(engine, "family", None)
-    if family is None:
-        return None
-    several = 16
-    each = len(family.continuation_ids(FILLER_TEXT * several)) / several
-    return lambda audio: round(len(family.audio_ids(replace(audio, fine=fine))) / each)

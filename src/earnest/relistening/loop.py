@@ -347,6 +347,16 @@ def silence(example: Example, clip: Clip, segment: Segment, number: int) -> tupl
     return segment, (Audio(quiet, fine=True),)
 
 
+def fillers_of(engine: Any, *, fine: bool) -> Callable[[Audio], int] | None:
+    """How many times `FILLER` has the tokens of what is heard again, marks and all; None where an engine tells none."""
+    family = getattr(engine, "family", None)
+    if family is None:
+        return None
+    several = 16
+    each = len(family.continuation_ids(FILLER * several)) / several
+    return lambda audio: round(len(family.audio_ids(replace(audio, fine=fine))) / each)
+
+
 def filler(repeats_of: Callable[[Audio], int] | None = None) -> Inserted:
     """Meaningless text of the same length in tokens.
 
