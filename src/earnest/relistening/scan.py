@@ -79,7 +79,7 @@ class ScanSettings:
 
     model: str = "pocket"
     scenes: int = 3000
-    steps: int = 2000
+    steps: int = 4000
     batch_size: int = 32
     bands: int = 32
     hop: int = 1024
