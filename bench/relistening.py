@@ -101,6 +101,8 @@ def main() -> None:
     seconds = spent(out, started)
     claims = Claims(command, seconds, options.seed, options.split, key)
     _put(claims, finding, min(BUDGET_ITEMS, len(examples)))
+    guessed = [1 / len(example.choices) for example in examples if example.choices]
+    claims.put("relistening.chance", bootstrap(guessed, seed=options.seed))
     claims.put("relistening.accuracy.usual_rate", wilson(int(sum(right)), len(right)))
     claims.put("relistening.gain_over_usual_rate", paired_bootstrap(right, ours, seed=options.seed))
     claims.put("relistening.latency", latency)

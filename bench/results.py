@@ -61,7 +61,7 @@ class Claim:
             reading.
         high: upper end.
         n: number of items or readings.
-        unit: fraction, log10 (of a ratio), points, s, min, x, ...
+        unit: fraction, log10 (of a ratio), plain (a bare number), points, s, min, x, ...
         seed: seed of the items.
         split: split of the items.
         command: recomputes this file.
@@ -176,7 +176,7 @@ class Claims:
     def put(self, name: str, metric: Any, goal: str | None = None) -> None:
         """Takes one metric (`earnest.finding.Metric`) as a claim."""
         print(f"{name:<62}{metric}  {goal or ''}")
-        numbers = metric.value, metric.low, metric.high, metric.n, metric.unit or "log10"
+        numbers = metric.value, metric.low, metric.high, metric.n, metric.unit or _bare(name)
         self._claims.append(Claim(name, *numbers, *self._where, *self._common, goal, self._notes.get(name, "")))
 
     def write(self) -> None:
@@ -320,13 +320,18 @@ def measure(claims: list[Claim]) -> None:
             raise SystemExit(f"{command}: exit status {status}; repeat with --measure to go on from here")
 
 
+def _bare(name: str) -> str:
+    """What a number without a unit is: an index of reliability is a logarithm."""
+    return "log10" if name.startswith("reliability.") else "plain"
+
+
 def _scale(unit: str) -> tuple[float, int]:
-    return (100.0, 1) if unit == "fraction" else (1.0, {"log10": 2, "ratio": 3}.get(unit, 1))
+    return (100.0, 1) if unit == "fraction" else (1.0, {"log10": 2, "ratio": 3, "plain": 3}.get(unit, 1))
 
 
 def _number(value: float, unit: str) -> str:
     scale, digits = _scale(unit)
-    name = {"fraction": "%", "log10": ""}.get(unit, unit)
+    name = {"fraction": "%", "log10": "", "plain": ""}.get(unit, unit)
     return f"{value * scale:.{digits}f} {name}".strip()
 
 

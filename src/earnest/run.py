@@ -104,7 +104,7 @@ class RunDirectory:
         ]
         if changed:
             raise RecipeError(
-                f"{self.path} holds another run: {'; '.join(changed)}. Give another --output, or delete the folder"
+                f"{self.path} holds another run: {'; '.join(changed)}. Give another folder, or delete this one"
             )
 
     def run_batched(

@@ -331,3 +331,16 @@ def test_each_process_of_torchrun_takes_a_gpu_of_its_own(monkeypatch: pytest.Mon
     assert own_gpu() == "cuda"
     monkeypatch.setenv("LOCAL_RANK", "3")
     assert own_gpu() == "cuda:3"
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"device": "tpu"}, "unknown device 'tpu': take cpu"),
+        ({"dtype": "int3"}, "unknown dtype 'int3': take float32"),
+        ({"dtype": "int8"}, "unknown dtype 'int8': take float32"),
+    ],
+)
+def test_a_device_or_dtype_that_no_model_takes_is_named(options: dict[str, str], match: str) -> None:
+    with pytest.raises(ModelError, match=match):
+        load("pocket", threads=1, **options)

@@ -184,10 +184,14 @@ def test_the_gap_to_the_oracle_is_its_lead_where_there_is_evidence() -> None:
     gap = finding.metrics["gap_to_oracle_segment"]
     assert (gap.value, gap.n) == (0.5, 4)
     assert "gain_over_oracle_segment" not in finding.metrics
-    assert value(finding, "accuracy.oracle_segment") == 0.5
+    # Questions without evidence have no oracle, right or wrong.
+    accuracy = finding.metrics["accuracy.oracle_segment"]
+    assert (accuracy.value, accuracy.n) == (0.75, 4)
+    assert any(row[0] == "oracle segment" for row in finding.tables[0].rows)
     without = [listened(number, True) for number in range(3)]
     finding = summarise({"model": {SINGLE: without, OURS: without, ORACLE: without}}, {}, words="w")
-    assert "gap_to_oracle_segment" not in finding.metrics
+    assert not {"gap_to_oracle_segment", "accuracy.oracle_segment"} & finding.metrics.keys()
+    assert not any(row[0] == "oracle segment" for table in finding.tables for row in table.rows)
     assert not {"hit_rate", "overlap"} & finding.metrics.keys()
 
 

@@ -141,7 +141,7 @@ def audit(
     if concern == "safety" and (bank or fail_under is not None):
         raise typer.BadParameter("--bank and --fail-under go with other concerns: requests have no accuracy")
     if question_only and concern != "answers":
-        raise typer.BadParameter(f"--question-only goes with --concern answers: {concern} asks without audio itself")
+        raise typer.BadParameter(f"--question-only goes with --concern answers, not with {concern}")
     usual = {
         "faithfulness": FAITHFULNESS_ITEMS, "safety": SAFETY_PAIRS, "relistening": RELISTENING_ITEMS,
     }.get(concern, WORLD_ITEMS)  # fmt: skip

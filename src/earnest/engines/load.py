@@ -87,9 +87,12 @@ def load_local(
     if threads < 1:
         raise ModelError(f"threads is {threads}: it must be at least 1")
     torch.set_num_threads(min(threads, os.cpu_count() or 1))
-    chosen = torch.device(device or (own_gpu() if torch.cuda.is_available() else "cpu"))
+    try:
+        chosen = torch.device(device or (own_gpu() if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise ModelError(f"unknown device {device!r}: take cpu, cuda or cuda:1") from error
     kind = getattr(torch, dtype, None) if dtype else torch.float32 if chosen.type == "cpu" else "auto"
-    if not isinstance(kind, torch.dtype | str):
+    if not (kind == "auto" or (isinstance(kind, torch.dtype) and kind.is_floating_point)):
         raise ModelError(f"unknown dtype {dtype!r}: take float32, bfloat16 or float16")
     with _quiet():
         loaded = family.load(folder, chosen, kind, None if adapter is None else Path(adapter))

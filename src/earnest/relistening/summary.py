@@ -123,8 +123,10 @@ def summarise(found: Found, budgets: Mapping[float, Sequence[Listened]], *, word
     clips = [one.clip for one in ours]
     metrics = {"accuracy": _accuracy(ours, seed)}
     for name, by_condition in found.items():
-        for condition, replies in by_condition.items():
+        for condition, every in by_condition.items():
             key = f"{condition}_{name}" if condition == OURS or name != stage else condition
+            if not (replies := [every[k] for k in _asked(condition, every)]):
+                continue
             metrics[f"accuracy.{key}"] = _accuracy(replies, seed)
             for modality, places in _modalities(replies).items():
                 metrics[f"accuracy.{key}.{modality}"] = _accuracy([replies[k] for k in places], seed)
@@ -172,6 +174,11 @@ def _modalities(replies: Sequence[Listened]) -> dict[str, list[int]]:
     return dict(sorted(found.items())) if len(found) > 1 else {}
 
 
+def _asked(condition: str, replies: Sequence[Listened]) -> list[int]:
+    """Places of those that the condition can be asked about: without evidence there is no oracle."""
+    return [place for place, one in enumerate(replies) if condition != ORACLE or one.hit is not None]
+
+
 def _accuracy(replies: Sequence[Listened], seed: int) -> Metric:
     return rate([one.right for one in replies], [one.clip for one in replies], seed=seed)
 
@@ -192,12 +199,12 @@ def _gains(own: Mapping[str, Sequence[Listened]], seed: int) -> dict[str, Metric
     for name, replies in own.items():
         if name == OURS:
             continue
-        pairs = [(before, after) for before, after in zip(replies, ours, strict=True)]
         if name == ORACLE:
-            held = [(before, after) for before, after in pairs if after.hit is not None]
-            if held:
-                clips = [after.clip for _, after in held]
-                metrics["gap_to_oracle_segment"] = _gain([b for _, b in held], [a for a, _ in held], clips, seed)
+            if held := _asked(name, replies):
+                clips = [ours[k].clip for k in held]
+                metrics["gap_to_oracle_segment"] = _gain(
+                    [ours[k] for k in held], [replies[k] for k in held], clips, seed
+                )
             continue
         clips = [one.clip for one in ours]
         metrics[f"gain_over_{name}"] = _gain(replies, ours, clips, seed)
@@ -232,14 +239,15 @@ def _quality(replies: Sequence[Listened], seed: int) -> dict[str, Metric]:
 def _conditions_table(found: Found, seed: int) -> Table:
     stage = list(found)[-1]
     ours = found[stage][OURS]
-    clips = [one.clip for one in ours]
     rows: list[tuple[Any, ...]] = []
     for name, by_condition in found.items():
-        for condition, replies in by_condition.items():
+        for condition, every in by_condition.items():
             label = condition.replace("_", " ")
             shown = f"{label}, {name}" if len(found) > 1 else label
-            same = replies is ours
-            lead = None if same else _gain(replies, ours, clips, seed)
+            if not (places := _asked(condition, every)):
+                continue
+            replies, own = [every[k] for k in places], [ours[k] for k in places]
+            lead = None if every is ours else _gain(replies, own, [one.clip for one in own], seed)
             seconds = bootstrap([one.heard_again_s for one in replies], seed=seed, unit="s")
             cost = bootstrap([one.seconds for one in replies], seed=seed, unit="s")
             rows.append((shown, _accuracy(replies, seed), lead, seconds, cost))
@@ -247,9 +255,9 @@ def _conditions_table(found: Found, seed: int) -> Table:
         "Going back to the audio",
         ("condition", "accuracy", f"{stage}, ours, ahead by", "heard again", "seconds per answer"),
         tuple(rows),
-        "The same questions under every condition; gains are paired. Only the controls tell whether what is heard "
-        "again matters. Seconds per answer are a batch's, shared among its replies; where a batch was begun "
-        "before, prefixes are reused.",
+        "The same questions under every condition, but for the oracle's: those with evidence. Gains are paired. Only "
+        "the controls tell whether what is heard again matters. Seconds per answer are a batch's, shared among its "
+        "replies; where a batch was begun before, prefixes are reused.",
     )
 
 
@@ -258,9 +266,13 @@ def _modality_table(own: Mapping[str, Sequence[Listened]], seed: int) -> Table:
     rows = [
         (
             condition.replace("_", " "),
-            *(_accuracy([replies[k] for k in places], seed) for places in _modalities(replies).values()),
+            *(
+                _accuracy(kept, seed) if (kept := [replies[k] for k in places if k in asked]) else None
+                for places in _modalities(replies).values()
+            ),
         )
         for condition, replies in own.items()
+        if (asked := set(_asked(condition, replies)))
     ]
     return Table("By modality", ("condition", *names), tuple(rows) if names else ())
 
