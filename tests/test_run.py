@@ -107,7 +107,7 @@ def test_a_folder_holds_one_configuration(tmp_path: Path):
     asked = {"model": "pocket", "limit": None, "sampling": {"seed": 0, "stop": ["</seg>"]}}
     RunDirectory(tmp_path).settle(asked)
     RunDirectory(tmp_path).settle(asked)
-    with pytest.raises(RecipeError, match=r"sampling\.seed is 0 there, 1 here.*--output"):
+    with pytest.raises(RecipeError, match=r"sampling\.seed is 0 there, 1 here.*another folder"):
         RunDirectory(tmp_path).settle({**asked, "sampling": {"seed": 1, "stop": ["</seg>"]}})
     with pytest.raises(RecipeError, match="limit is None there, 8 here"):
         RunDirectory(tmp_path).settle({**asked, "limit": 8})
