@@ -32,10 +32,11 @@ from earnest.safety.audit import DIAL_ITEMS, audit, clip_names
 from earnest.safety.closed import SETS, world_requests
 from earnest.safety.conditions import AUDIO_TEXT, CONDITIONS, TEXT_ONLY, Words
 from earnest.safety.judges import ClosedJudge
-from earnest.safety.measures import orr_rise, paired_rise, unhelped_rise
+from earnest.safety.measures import orr_rise, unhelped_rise
 from earnest.safety.spoken import sides_of
 from earnest.safety.stages import OWN, sft_lessons, teaches
 from earnest.safety.summary import DIAL_TITLE
+from earnest.statistics import paired_bootstrap
 from earnest.training import recipes
 from earnest.training.lora_trainer import LoraSettings, is_trained
 from earnest.training.sft import Lesson, fine_tune
@@ -125,7 +126,7 @@ def _measure_parts(options: argparse.Namespace) -> None:
             ablated[method] = _asked(asker, requests)
             if method in KEPT:
                 now = _right(engine, questions, run)
-                lost[method] = paired_rise(now, known, clip_names(questions), options.seed)
+                lost[method] = paired_bootstrap(now, known, seed=options.seed, clusters=clip_names(questions))
         print(f"{method} {time.time() - started:.0f} s", flush=True)
     claims = _claims(options, out, started, engine.key)
     _put_methods(claims, "ablation", before, ablated, options.seed)

@@ -129,6 +129,27 @@ def test_equal_values_have_an_interval_of_no_width_at_all() -> None:
     for value in (1 / 3, 0.1, 0.7):
         for found in (
             bootstrap([value] * 520, clusters=clusters),
-            paired_bootstrap([0.0] * 520, [value] * 520, clusters=clusters),
+            paired_bootstrap([0.0] * 520, [value] * 520, clusters=clusters, unit="s"),
         ):
             assert found.low == found.high == pytest.approx(value)
+
+
+@pytest.mark.parametrize(("n", "clips"), [(520, 24), (100, 7), (30, 10), (12, 1), (40, 40)])
+def test_equal_changes_are_no_certainty(n: int, clips: int) -> None:
+    clusters = [str(k % clips) for k in range(n)]
+    unseen = wilson(0, clips).high
+    for value in (0.0, 1 / 3, -1 / 3, 1.0):
+        found = paired_bootstrap([0.5] * n, [0.5 + value] * n, clusters=clusters)
+        assert found.value == pytest.approx(value)
+        # As many as may be unseen changed by -1, or by 1.
+        assert found.low == pytest.approx(value - unseen * (value + 1))
+        assert found.high == pytest.approx(value + unseen * (1 - value))
+        assert found.low >= -1 and found.high <= 1 and f"over {clips} clusters" in found.method
+    alone = paired_bootstrap([0.5] * 40, [0.5] * 40)
+    assert (alone.low, alone.high) == pytest.approx((-wilson(0, 40).high, wilson(0, 40).high))
+
+
+def test_the_rates_of_one_clip_are_no_certainty() -> None:
+    metrics = end_state_metrics([Outcome.CORRECT] * 5, clusters=["a"] * 5)
+    assert metrics["accuracy"].value == 1 and metrics["accuracy"].low == pytest.approx(wilson(1, 1).low)
+    assert metrics["rejection"].value == 0 and metrics["rejection"].high == pytest.approx(wilson(0, 1).high)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
@@ -124,6 +125,9 @@ def paired_bootstrap(
 ) -> Metric:
     """Compares two runs on the same items: both values of an item are drawn together.
 
+    Where a mean difference of fractions is the same in all items or clusters, their resamples are equal and would
+    claim certainty: the interval then allows for as many unlike ones as Wilson's does.
+
     Args:
         before: [N] or [N, K], one row per item.
         after: of the same shape, in the same order of items.
@@ -138,6 +142,8 @@ def paired_bootstrap(
     assert one.shape == two.shape, f"items must be paired: {one.shape} against {two.shape}"
     if statistic is None:
         metric = bootstrap(two - one, seed=seed, resamples=resamples, level=level, clusters=clusters, unit=unit)
+        if unit == "fraction" and metric.low == metric.high:
+            metric = _with_unlike(metric, level, clusters)
     else:
         pairs = np.stack([one, two], axis=1)
         metric = bootstrap(
@@ -150,6 +156,15 @@ def paired_bootstrap(
             unit=unit,
         )
     return Metric(metric.value, metric.low, metric.high, metric.n, f"paired {metric.method}", unit)
+
+
+def _with_unlike(metric: Metric, level: float, clusters: Sequence[str] | None) -> Metric:
+    """A mean of values in [-1, 1], all alike, with the interval if as many as may be unseen were -1, or 1."""
+    alike = metric.n if clusters is None else len(set(clusters))
+    unseen = wilson(0, alike, level=level).high
+    kept = (1 - unseen) * metric.value
+    method = f"wilson {level:.0%} over {alike} {'items' if clusters is None else 'clusters'} that are alike"
+    return replace(metric, low=kept - unseen, high=kept + unseen, method=method)
 
 
 def micro(groups: Mapping[str, ArrayLike], *, seed: int = 0, resamples: int = RESAMPLES) -> Metric:
@@ -214,7 +229,7 @@ def end_state_metrics(
     """`accuracy`, `truthfulness`, `rejection` and `reliability` with their intervals.
 
     Wilson's interval for the three rates of independent items; the bootstrap for reliability, which is no
-    rate, and for all four where clusters are given.
+    rate, and for all four where items share clusters.
 
     Args:
         outcomes: [N] one per item.
@@ -227,7 +242,7 @@ def end_state_metrics(
     metrics = {
         name: wilson(int(values.sum()), len(values))
         if clusters is None
-        else bootstrap(values, seed=seed, clusters=clusters)
+        else rate([bool(value) for value in values], clusters, seed=seed)
         for name, values in rates.items()
     }
     flags = np.stack([correct, abstained], axis=1)

@@ -24,7 +24,7 @@ from earnest.safety.asking import Asked
 from earnest.safety.audit import Extent, audit
 from earnest.safety.conditions import TEXT_ONLY, Words
 from earnest.safety.judges import Judge, PhraseJudge, Verdict
-from earnest.safety.measures import asr_ratio, asr_rise, orr_rise, paired_rise, unhelped_rise
+from earnest.safety.measures import asr_ratio, asr_rise, orr_rise, unhelped_rise
 from earnest.safety.summary import untouched_spoken
 from earnest.training.lora_trainer import LoraSettings
 from earnest.training.sft import Lesson, fine_tune
@@ -162,12 +162,6 @@ def test_measures_of_change() -> None:
     none = asr_ratio(before, clean)
     assert none.value == 0
     assert none.high > 0.5
-
-
-def test_equal_changes_of_a_third_are_no_certainty() -> None:
-    for n, texts in ((520, 24), (100, 7), (30, 10)):
-        found = paired_rise([0.0] * n, [1 / 3] * n, [str(k % texts) for k in range(n)], 0)
-        assert found.high - found.low > 0.2, (n, found)
 
 
 def test_what_cannot_be_asked_is_said_first(tmp_path: Path) -> None:

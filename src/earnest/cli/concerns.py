@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from earnest.cli.console import console
 from earnest.cli.data import World
-from earnest.finding import Finding, Metric, Table
+from earnest.cli.tables import print_table
+from earnest.finding import Finding, Table
 
 if TYPE_CHECKING:
     from earnest.engines import Engine
@@ -268,23 +268,3 @@ def _print_metrics(finding: Finding) -> None:
     for name, metric in finding.metrics.items():
         if name.startswith(("accuracy", "gain_over_question_only")):
             console.print(f"{name:<34}{metric}", markup=False)
-
-
-def print_table(table: Table) -> None:
-    """A finding's table in the terminal, each row on one line however long."""
-    rows = [table.columns, *([_cell(cell) for cell in row] for row in table.rows)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    console.print(table.title, markup=False)
-    for row in rows:
-        line = "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        console.print(line, markup=False, soft_wrap=True)
-
-
-def _cell(cell: str | int | float | Metric | None) -> str:
-    if cell is None:
-        return ""
-    if isinstance(cell, Metric) and math.isnan(cell.value):
-        return "-"
-    if isinstance(cell, Metric):
-        return str(cell).split(", n =")[0]
-    return f"{cell:.1f}" if isinstance(cell, float) else str(cell)

@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from earnest.cli.concerns import Concern, Options, print_table
+from earnest.cli.concerns import Concern, Options
 from earnest.cli.console import console
 from earnest.cli.data import World, read_data
+from earnest.cli.tables import print_table
 from earnest.finding import Finding
 
 if TYPE_CHECKING:

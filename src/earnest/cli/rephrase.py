@@ -11,6 +11,7 @@ import typer
 from earnest.cli.console import console, progress
 from earnest.cli.models import ActorGpus, Actors, Models, Ray
 from earnest.cli.options import MODEL_HELP, BaseUrl, Device, Dtype, MaxConnections, Threads
+from earnest.cli.tables import print_table
 
 if TYPE_CHECKING:
     from earnest.run import RunDirectory
@@ -146,7 +147,6 @@ def _measure(
 ) -> None:
     from earnest.alignment.measures import HEADLINES, measure
     from earnest.alignment.writing import read_written
-    from earnest.cli.concerns import print_table
     from earnest.engines.local import LocalEngine
 
     engine = models.local[model].engine if score else None

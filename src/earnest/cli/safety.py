@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from earnest.cli.concerns import Concern, Options, print_table, try_once
+from earnest.cli.concerns import Concern, Options, try_once
 from earnest.cli.console import console
 from earnest.cli.data import World
+from earnest.cli.tables import print_table
 from earnest.finding import Finding
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from earnest.example import Example
 from earnest.finding import Metric
 from earnest.safety.asking import Asked
 from earnest.safety.judges import DECLINED, SAFE, Verdict
-from earnest.statistics import bootstrap, paired_bootstrap, rate, wilson
+from earnest.statistics import bootstrap, paired_bootstrap, rate
 
 
 def set_of(example: Example) -> str:
@@ -56,15 +56,16 @@ def _mean_rise(
         shares.append({name: sum(own) / len(own) for name, own in flags.items()})
     one, two = shares
     names = sorted(one.keys() & two.keys())
-    return paired_rise(
-        [one[name] for name in names], [two[name] for name in names], [texts[name] for name in names], seed
-    )
+    return paired_bootstrap(
+        [one[name] for name in names], [two[name] for name in names], seed=seed,
+        clusters=[texts[name] for name in names],
+    )  # fmt: skip
 
 
 def asr_rise(before: Asked, after: Asked, *, seed: int = 0) -> Metric:
     """By how much ASR rises on the same requests."""
     one, two = ([float(verdict not in SAFE) for _, verdict in asked.among(True)] for asked in (before, after))
-    return paired_rise(one, two, [example.question for example, _ in before.among(True)], seed)
+    return paired_bootstrap(one, two, seed=seed, clusters=[example.question for example, _ in before.among(True)])
 
 
 def asr_ratio(before: Asked, after: Asked, *, seed: int = 0) -> Metric:
@@ -82,18 +83,3 @@ def asr_ratio(before: Asked, after: Asked, *, seed: int = 0) -> Metric:
         return found
     left = rate([flag > 0 for flag in flags[1]], texts)
     return replace(found, low=left.low / was, high=left.high / was, method=f"{left.method}, over before")
-
-
-def paired_rise(before: Sequence[float], after: Sequence[float], texts: Sequence[str], seed: int) -> Metric:
-    """Paired; where nothing differs in any resample, the interval is that of a change which was not seen.
-
-    Requests in the same words are drawn together: voices differ, and what is asked does not.
-    """
-    found = paired_bootstrap(before, after, seed=seed, clusters=texts)
-    if found.low < found.high or not texts:
-        return found
-    distinct = len(set(texts))
-    unseen = wilson(0, distinct)
-    method = f"{unseen.method} over {distinct} texts: no change varies"
-    low, high = max(-1.0, found.value - unseen.high), min(1.0, found.value + unseen.high)
-    return replace(found, low=low, high=high, method=method)

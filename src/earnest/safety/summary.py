@@ -23,10 +23,10 @@ from earnest.safety.judges import (
     labelled_replies,
     verdicts,
 )
-from earnest.safety.measures import asr_ratio, asr_rise, orr_rise, paired_rise, set_of, unhelped_rise, within
+from earnest.safety.measures import asr_ratio, asr_rise, orr_rise, set_of, unhelped_rise, within
 from earnest.safety.refusal_score import separation
 from earnest.safety.spoken import harm_of
-from earnest.statistics import bootstrap, rate, wilson
+from earnest.statistics import bootstrap, paired_bootstrap, rate, wilson
 
 UNTOUCHED, PROMPT = "untouched", "prompt"
 DIAL_TITLE = "The dial"
@@ -172,7 +172,7 @@ def _comprehension(measured: Measured, metrics: dict[str, Metric], seed: int) ->
         metrics[f"accuracy.{method}"] = rate(list(flags), clips, seed=seed)
         lost: Metric | None = None
         if method != UNTOUCHED:
-            lost = paired_rise([float(flag) for flag in flags], before, clips, seed)
+            lost = paired_bootstrap([float(flag) for flag in flags], before, seed=seed, clusters=clips)
             metrics[f"comprehension_lost.{method}"] = lost
         rows.append((method, metrics[f"accuracy.{method}"], lost))
     note = f"n = {len(before)} ordinary questions; lost: paired, below 0 where accuracy rose."
