@@ -2,11 +2,11 @@
 
 Pocket's frozen LLM and frozen ears, all between them trained anew: on ground-truth replies, on the LLM's own replies
 (R0) and on those that it rephrased itself (R); with one ear, both side by side, cross-attention, a Perceiver, and their
-ensemble; with an align head and a linear one. Each variant gets the same clips, steps and seed; CA and the Perceiver
-stand on adapters that had theirs before. An align head first writes streams (`earnest.pocket.warming`); a linear one
-has the time for more steps through the LLM. The data is that of `bench/alignment_data.py`, made here if it is not
-there; trained variants are kept beside it. The shipped pocket, which learnt R for longer, answers the same questions.
-Writes `alignment.accuracy.*` and `alignment.reply_leak.*`.
+ensemble; with a linear head, as in the paper, and an align head, as pocket ships. Each variant gets the same clips,
+steps and seed; CA and the Perceiver stand on adapters that had theirs before. An align head first writes streams
+(`earnest.pocket.warming`) and has fewer steps through the LLM for it. The data is that of `bench/alignment_data.py`,
+made here if it is not there; trained variants are kept beside it. The shipped pocket, which learnt R for longer,
+answers the same questions. Writes `alignment.accuracy.*` and `alignment.reply_leak.*`.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ EARS = ("speech", "events")
 MODALITIES = ("sound", "music", "speech")
 SAMPLING = Sampling(max_new_tokens=160)
 SEED = 30
+PARTS = 0.25
+"""Of the steps: what the parts are compared after, as there are twice as many of them as of targets."""
 
 
 @dataclass(frozen=True)
@@ -64,25 +66,28 @@ class Variant:
         head: align or linear.
         targets: rephrased, raw or ground_truth.
         begins: variants whose adapters it takes over and leaves as they are; the first gives its head, too.
+        share: of the steps; parts are compared after fewer than targets.
     """
 
     name: str
     ears: tuple[str, ...] = EARS
     kind: str = "concat"
-    head: str = "align"
+    head: str = "linear"
     targets: str = "rephrased"
     begins: tuple[str, ...] = ()
+    share: float = PARTS
 
 
 VARIANTS = (
-    Variant("rephrased"),
-    Variant("raw", targets="raw"),
-    Variant("ground_truth", targets="ground_truth"),
+    Variant("rephrased", share=1.0),
+    Variant("raw", targets="raw", share=1.0),
+    Variant("ground_truth", targets="ground_truth", share=1.0),
+    Variant("concat"),
     Variant("speech", ("speech",)),
     Variant("events", ("events",)),
     Variant("ca", kind="ca", begins=("speech", "events")),
     Variant("perceiver", kind="perceiver", begins=("speech", "events")),
-    Variant("linear", head="linear"),
+    Variant("align", head="align"),
 )
 
 
@@ -140,24 +145,20 @@ def train(variant: Variant, rows: Sequence[Target], options: argparse.Namespace)
     model, processor = fresh(variant, [folder_of(named[name], options) for name in variant.begins])
     taken = rows_of(rows, variant.targets)
     frozen = ("adapters", "mixes") if variant.begins else ()
-    usual = AdapterSettings(warm_steps=options.warm_steps, steps=options.steps, threads=options.threads, seed=SEED)
+    warm_steps, steps = (round(variant.share * n) for n in (options.warm_steps, options.steps))
+    usual = AdapterSettings(warm_steps=warm_steps, steps=steps, threads=options.threads, seed=SEED)
     torch.set_num_threads(options.threads)
     warm = Checkpointer(folder / "warm.pt")
-    if variant.head == "align":
-        features = Features(model, OUT / "frames")
-        clips = features.prepare(row.audio for row in taken)
-        vocabulary = processor.tokenizer.get_vocab()
-        lessons = streams_of(model, clips, OUT / "world", vocabulary)
-        warm_up(model, features.frames, lessons, usual.warm, warm.path, frozen=frozen)
-    settings = replace(
-        usual.alignment, steps=options.steps + (options.warm_steps // 5 if variant.head == "linear" else 0)
-    )
+    features = Features(model, OUT / "frames")
+    clips = features.prepare(row.audio for row in taken)
+    lessons = streams_of(model, clips, OUT / "world", processor.tokenizer.get_vocab())
+    warm_up(model, features.frames, lessons, usual.warm, warm.path, frozen=frozen)
 
     def save(trained: FusedModel, out: Path) -> None:
         trained.half().save_pretrained(out)
 
     train_pass(
-        model, processor, taken, settings, folder, OUT / "frames", frozen=frozen, save=save,
+        model, processor, taken, usual.alignment, folder, OUT / "frames", frozen=frozen, save=save,
         log=lambda line: print(f"{variant.name}: {line}", flush=True),
     )  # fmt: skip
     warm.clear()
@@ -185,10 +186,10 @@ def ask(engine: Engine, run: Path, conversations: Sequence[Any]) -> list[Complet
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--split", default="test")
-    parser.add_argument("--seed", type=int, default=19)
+    parser.add_argument("--seed", type=int, default=20)
     parser.add_argument("--per-template", type=int, default=30)
-    parser.add_argument("--warm-steps", type=int, default=400)
-    parser.add_argument("--steps", type=int, default=240)
+    parser.add_argument("--warm-steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=2000, help="through the LLM")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", default="", help="these variants alone, separated by commas")
     options = parser.parse_args()
@@ -235,28 +236,30 @@ def report(
             own = [ok for ok, e in zip(correct[name], examples, strict=True) if e.groups["modality"] == modality]
             claims.put(f"alignment.accuracy.{title}.{modality}", wilson(int(sum(own)), len(own)))
 
-    for name in ("ground_truth", "raw", "rephrased", "ca", "perceiver", "ensemble", "linear", "shipped"):
+    for name in ("ground_truth", "raw", "rephrased", "concat", "ca", "perceiver", "ensemble", "align", "shipped"):
         if name in correct:
             accuracy(name, name)
     if {"rephrased", "raw"} <= set(correct):
         gain = paired_bootstrap(correct["raw"], correct["rephrased"])
         claims.put("alignment.rephrased_over_raw", gain, ">= -0.01")
-    if {"rephrased", "speech", "events"} <= set(correct):
-        accuracy("rephrased", "concat")
+    if {"concat", "speech", "events"} <= set(correct):
         best = max(("speech", "events"), key=lambda name: sum(correct[name]))
         accuracy(best, "single")
         for name in ("speech", "events"):
             accuracy(name, f"single_{name}")
-        # Of the form that pocket ships, which is fixed beforehand, against the single ear that is better here.
-        gain = paired_bootstrap(correct[best], correct["rephrased"])
+        # Side by side, which is fixed beforehand, against the single ear that is better here.
+        gain = paired_bootstrap(correct[best], correct["concat"])
         claims.put("alignment.fusion_gain_over_best_single", gain, ">= 0.05")
-    if "linear" in correct:
-        claims.put("alignment.align_over_linear", paired_bootstrap(correct["linear"], correct["rephrased"]))
-    if "rephrased" in correct:
-        clean = [k for k, e in enumerate(examples) if _is_clean(e)]
-        gap = paired_bootstrap([correct["rephrased"][k] for k in clean], [correct["oracle"][k] for k in clean])
-        claims.put("alignment.gap_to_text_oracle", gap, "<= 0.06")
-    for name, goal in (("raw", "> 0.2"), ("rephrased", "<= 0.01"), ("shipped", None)):
+    if {"concat", "align"} <= set(correct):
+        claims.put("alignment.align_over_linear", paired_bootstrap(correct["concat"], correct["align"]))
+    clean = [k for k, e in enumerate(examples) if _is_clean(e)]
+    oracle = [correct["oracle"][k] for k in clean]
+    for name, title, goal in (("rephrased", "", "<= 0.06"), ("shipped", ".shipped", None)):
+        if name in correct:
+            gap = paired_bootstrap([correct[name][k] for k in clean], oracle)
+            claims.put(f"alignment.gap_to_text_oracle{title}", gap, goal)
+    goals = {"raw": "> 0.2", "rephrased": "<= 0.01"}
+    for name, goal in {**goals, "align": None, "shipped": None}.items():
         if name in said:
             leaks = sum(bool(leak(reply.text)) for reply in said[name])
             claims.put(f"alignment.reply_leak.{name}", wilson(leaks, len(examples)), goal)

@@ -31,7 +31,7 @@ from earnest.world.dataset import world_version
 
 OUT = ROOT / "runs" / f"pocket-alignment-{content_key([model_key('pocket'), world_version()])[:8]}"
 """Another pocket or another world has another folder: nothing in it can be of an earlier one."""
-CLIPS, DATA_SEED = 3000, 40
+CLIPS, DATA_SEED = 6000, 40
 ROWS_KILLED = 10_000
 SCORED = 6000
 KILLS = 3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -75,14 +75,15 @@ def tiny_fused(path: Path, seed: int = 0, time_marker_s: float | None = 1.0, con
     return path
 
 
-def tiny_pocket(path: Path, seed: int = 0) -> Path:
-    """A folder with a fused model of pocket's make: its tokenizer and time markers, one ear, one pass that aligns.
+def tiny_pocket(path: Path, seed: int = 0, head: Literal["align", "linear"] = "align") -> Path:
+    """A folder with a fused model of pocket's make: its tokenizer and time markers, one ear, one pass.
 
     Its weights are of half precision, as pocket's are.
 
     Args:
         path: where to.
         seed: of the weights.
+        head: of the pass; pocket's aligns.
     """
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
@@ -100,7 +101,7 @@ def tiny_pocket(path: Path, seed: int = 0) -> Path:
     model = FusedModel.from_parts(
         language_model,
         {"events": EarEncoder(EarConfig(width=16, blocks=1)).eval()},
-        {"first": PassConfig(adapters={"events": adapter}, head="align", blank_token_id=blank)},
+        {"first": PassConfig(adapters={"events": adapter}, head=head, blank_token_id=blank)},
         audio_token_id=audio,
     )
     processor = FusedProcessor.from_config(model.config, tokenizer, time_marker_s=1.0, time_marker_format=TIME)

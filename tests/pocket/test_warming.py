@@ -46,6 +46,27 @@ def test_the_head_learns_to_write_streams_and_nothing_else_moves(tmp_path: Path)
     assert lines == [lines[0]] and lines[0].startswith("warm step 100 loss")
 
 
+def test_another_head_learns_the_mixtures_of_embeddings(tmp_path: Path) -> None:
+    model, clips = clips_of(tiny_pocket(tmp_path, head="linear"))
+    frames = frames_of([each.clip for each in clips])
+    embeddings = model.get_input_embeddings().weight
+    with torch.no_grad():
+        written = model.adapt(frames, torch.tensor([each.clip.samples for each in clips]), "first")
+        errors: list[torch.Tensor] = []
+        for row, each in zip(written, clips, strict=True):
+            for token, (behind, next_one), share in zip(row, each.ids, each.shares, strict=False):
+                wanted = (1 - float(share)) * embeddings[behind] + float(share) * embeddings[next_one]
+                errors.append(((token - wanted) ** 2).mean())
+        first = float(warm_loss(model, frames, clips))
+        torch.testing.assert_close(torch.tensor(first), torch.stack(errors).mean() / embeddings.var())
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    warm_up(model, frames_of, clips, SETTINGS, tmp_path / "warm.pt")
+    with torch.no_grad():
+        assert float(warm_loss(model, frames, clips)) < 0.7 * first
+    moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved and all(name.startswith("passes.first.") for name in moved)
+
+
 def test_frozen_parts_stay(tmp_path: Path) -> None:
     model, clips = clips_of(tiny_pocket(tmp_path))
     before = {name: value.clone() for name, value in model.passes["first"].state_dict().items()}

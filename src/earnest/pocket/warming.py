@@ -1,13 +1,13 @@
-"""An align head first writes streams that the LLM was taught to read: through the LLM alone words stay at chance."""
+"""A head first writes streams that the LLM was taught to read: through the LLM alone words stay at chance."""
 
 from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from earnest.completion import content_key
 from earnest.engines.weights import state_key
 from earnest.files import read_json_lines
 from earnest.fused import FusedModel
+from earnest.fused.fusion import AlignHead
 from earnest.pocket.stream import Slot, scene_stream
 from earnest.pocket.tokenizer import BLANK, TIME
 from earnest.training.checkpoint import Checkpointer
@@ -53,7 +54,7 @@ class WarmSettings:
 
 @dataclass(frozen=True)
 class Streamed:
-    """A clip with what an align head is to write of it.
+    """A clip with what a head is to write of it.
 
     Attributes:
         clip: whose frames are on disk.
@@ -69,7 +70,7 @@ class Streamed:
 def streams_of(
     model: FusedModel, clips: Mapping[Path, HeardClip], world: Path, vocabulary: Mapping[str, int]
 ) -> list[Streamed]:
-    """Clips of the world with what an align head is to write of them.
+    """Clips of the world with what a head is to write of them.
 
     Args:
         model: whose first pass it is.
@@ -97,26 +98,37 @@ def stream_of(
 
 
 def warm_loss(model: FusedModel, frames: Sequence[torch.Tensor | None], clips: Sequence[Streamed]) -> torch.Tensor:
-    """Cross-entropy of the align head's mixtures against the clips' streams; tokens behind the last one are free.
+    """How far the first pass is from the clips' streams; tokens behind the last one of a stream are free.
+
+    For an align head the cross-entropy of its mixtures of pieces; for another head the squared distance of its soft
+    tokens to the mixtures of the LLM's embeddings, in units of their variance.
 
     Args:
-        model: with an align head.
+        model: whose first pass it is.
         frames: of the clips, as `FusedModel.encode` gives them.
         clips: with their streams.
     """
-    written: list[Any] = []
     audio_pass: Any = model.passes["first"]
+    lengths = torch.tensor([each.clip.samples for each in clips])
+    ids = torch.from_numpy(np.concatenate([each.ids for each in clips]))
+    shares = torch.from_numpy(np.concatenate([each.shares for each in clips]))
+
+    def within(rows: Iterable[torch.Tensor]) -> torch.Tensor:
+        return torch.cat([row[: len(each.shares)] for row, each in zip(rows, clips, strict=True)])
+
+    if not isinstance(audio_pass.head, AlignHead):
+        embeddings: torch.Tensor = cast(Any, model.get_input_embeddings()).weight.detach()
+        wanted = torch.lerp(embeddings[ids[:, 0]], embeddings[ids[:, 1]], shares[:, None])
+        return (within(model.adapt(frames, lengths, "first")) - wanted).square().mean() / embeddings.var()
+    written: list[Any] = []
 
     def keep(_module: torch.nn.Module, _given: Any, logits: Any) -> None:
         written.append(logits)
 
     hook = audio_pass.head.linear.register_forward_hook(keep)
-    model.adapt(frames, torch.tensor([each.clip.samples for each in clips]), "first")
+    model.adapt(frames, lengths, "first")
     hook.remove()
-    logits = torch.cat([row[: len(each.shares)] for row, each in zip(written[0], clips, strict=True)])
-    ids = torch.from_numpy(np.concatenate([each.ids for each in clips]))
-    shares = torch.from_numpy(np.concatenate([each.shares for each in clips]))
-    logp = logits.log_softmax(-1).gather(1, ids)
+    logp = within(written[0]).log_softmax(-1).gather(1, ids)
     return -((1 - shares) * logp[:, 0] + shares * logp[:, 1]).mean()
 
 
@@ -133,7 +145,7 @@ def warm_up(
     """Trains the first pass, in place; an interrupted one goes on from its checkpoint to the same weights.
 
     Args:
-        model: with an align head.
+        model: whose first pass it is.
         frames_of: frames of clips, as `Features.frames` reads them.
         clips: with their streams.
         settings: numbers.
