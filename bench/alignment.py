@@ -2,11 +2,11 @@
 
 Pocket's frozen LLM and frozen ears, all between them trained anew: on ground-truth replies, on the LLM's own replies
 (R0) and on those that it rephrased itself (R); with one ear, both side by side, cross-attention, a Perceiver, and their
-ensemble; with a linear head, as in the paper, and an align head, as pocket ships. Each variant gets the same clips,
-steps and seed; CA and the Perceiver stand on adapters that had theirs before. An align head first writes streams
-(`earnest.pocket.warming`) and has fewer steps through the LLM for it. The data is that of `bench/alignment_data.py`,
-made here if it is not there; trained variants are kept beside it. The shipped pocket, which learnt R for longer,
-answers the same questions. Writes `alignment.accuracy.*` and `alignment.reply_leak.*`.
+ensemble; with a linear head, as in the paper, and an align head, as pocket ships. All see the same clips and begin by
+writing streams (`earnest.pocket.warming`); parts have a quarter of the steps of the targets; CA and the Perceiver stand
+on adapters that had theirs before. The data is that of `bench/alignment_data.py`, made here if it is not there; trained
+variants are kept beside it. The shipped pocket answers the same questions. Writes `alignment.accuracy.*`,
+`alignment.fusion_gain_over_best_single.*` and `alignment.reply_leak.*`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from earnest.grading import Record, make_record
 from earnest.pocket.adapters import AdapterSettings
 from earnest.pocket.warming import streams_of, warm_up
 from earnest.run import RunDirectory
-from earnest.statistics import paired_bootstrap, wilson
+from earnest.statistics import paired_bootstrap, rate, wilson
 from earnest.training.checkpoint import Checkpointer
 from earnest.world.dataset import world_example, world_item, world_version
 from earnest.world.mixing import render
@@ -186,7 +186,7 @@ def ask(engine: Engine, run: Path, conversations: Sequence[Any]) -> list[Complet
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--split", default="test")
-    parser.add_argument("--seed", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=21)
     parser.add_argument("--per-template", type=int, default=30)
     parser.add_argument("--warm-steps", type=int, default=1200)
     parser.add_argument("--steps", type=int, default=2000, help="through the LLM")
@@ -248,8 +248,13 @@ def report(
         for name in ("speech", "events"):
             accuracy(name, f"single_{name}")
         # Side by side, which is fixed beforehand, against the single ear that is better here.
-        gain = paired_bootstrap(correct[best], correct["concat"])
-        claims.put("alignment.fusion_gain_over_best_single", gain, ">= 0.05")
+        for name, title, goal in (
+            ("concat", "", ">= 0.05"), ("ca", ".ca", None), ("perceiver", ".perceiver", None),
+            ("ensemble", ".ensemble", None),
+        ):  # fmt: skip
+            if name in correct:
+                gain = paired_bootstrap(correct[best], correct[name])
+                claims.put(f"alignment.fusion_gain_over_best_single{title}", gain, goal)
     if {"concat", "align"} <= set(correct):
         claims.put("alignment.align_over_linear", paired_bootstrap(correct["concat"], correct["align"]))
     clean = [k for k, e in enumerate(examples) if _is_clean(e)]
@@ -259,10 +264,12 @@ def report(
             gap = paired_bootstrap([correct[name][k] for k in clean], oracle)
             claims.put(f"alignment.gap_to_text_oracle{title}", gap, goal)
     goals = {"raw": "> 0.2", "rephrased": "<= 0.01"}
-    for name, goal in {**goals, "align": None, "shipped": None}.items():
+    templates = [example.groups["template"] for example in examples]
+    for name, goal in {**goals, "concat": None, "align": None, "shipped": None}.items():
         if name in said:
-            leaks = sum(bool(leak(reply.text)) for reply in said[name])
-            claims.put(f"alignment.reply_leak.{name}", wilson(leaks, len(examples)), goal)
+            # Over templates: a wording makes all replies leak, or none.
+            leaks = rate([bool(leak(reply.text)) for reply in said[name]], templates)
+            claims.put(f"alignment.reply_leak.{name}", leaks, goal)
     if options.split == "test":
         claims.write()
 

@@ -29,9 +29,9 @@ from earnest.run import read_metrics
 from earnest.statistics import wilson
 from earnest.world.dataset import world_version
 
-OUT = ROOT / "runs" / f"pocket-alignment-{content_key([model_key('pocket'), world_version()])[:8]}"
-"""Another pocket or another world has another folder: nothing in it can be of an earlier one."""
-CLIPS, DATA_SEED = 6000, 40
+CLIPS, DATA_SEED = 16000, 40
+OUT = ROOT / "runs" / f"pocket-alignment-{content_key([model_key('pocket'), world_version(), CLIPS, DATA_SEED])[:8]}"
+"""Another pocket, another world and other clips have another folder: nothing in it can be of earlier ones."""
 ROWS_KILLED = 10_000
 SCORED = 6000
 KILLS = 3
@@ -45,13 +45,15 @@ def earnest(*arguments: object) -> None:
 def require_data(threads: int) -> None:
     """Makes the data that the other benchmarks of alignment stand on, unless it is there."""
     if not (OUT / "targets" / "findings.json").exists():
-        make_data(CLIPS, DATA_SEED, threads)
+        started = time.time()
+        make_data(threads)
+        spent(OUT, started)
 
 
-def make_data(clips: int, seed: int, threads: int) -> Path:
+def make_data(threads: int) -> Path:
     """World, surrogates, questions, targets, or what is missing of them; returns the folder of the targets."""
     world, asked, targets = OUT / "world", OUT / "questions", OUT / "targets"
-    earnest("make", "world", world, "-n", clips, "--split", "train", "--seed", seed)
+    earnest("make", "world", world, "-n", CLIPS, "--split", "train", "--seed", DATA_SEED)
     earnest("make", "surrogates", OUT / "surrogates", "--corpus", f"world={world}")
     earnest("make", "questions", asked, "--data", OUT / "surrogates" / "surrogates.jsonl", "--world", "--per-clip", 5)
     foreign = train_foreign(OUT / "foreign", threads=threads)
@@ -109,16 +111,13 @@ def _lines(path: Path) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=int, default=CLIPS)
-    parser.add_argument("--seed", type=int, default=DATA_SEED)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     started = time.time()
-    targets = make_data(options.clips, options.seed, options.threads)
+    targets = make_data(options.threads)
     missing, doubled, differ = kill_and_resume(targets, options.threads)
     print(f"{missing} rows missing, {doubled} doubled, {differ} different after {KILLS} kills")
-    command = f"python bench/alignment_data.py --seed {options.seed} --clips {options.clips}"
-    claims = Claims(command, spent(OUT, started), options.seed, "train", model_key("pocket"))
+    claims = Claims("python bench/alignment_data.py", spent(OUT, started), DATA_SEED, "train", model_key("pocket"))
     metrics = {name.removeprefix("alignment."): metric for name, metric in read_metrics(targets).items()}
     claims.put("alignment.leak_rate.raw", metrics["leak.raw_of_all"])
     claims.put("alignment.leak_rate.edits", metrics["leak.edits"])

@@ -1,9 +1,9 @@
 """Targets a second of alignment's training against a plain transformers Trainer: `python bench/alignment_speed.py`.
 
-The same model, targets, targets a step and optimiser in one process, in turns. The plain one has a row for each target,
-pads to the longest of a batch in random order, and encodes its clips on the way. Ours packs the targets of a clip,
-batches by length and reads frames from the disk. Written are the ratio with frames that are there, as in all epochs but
-the first, and with an empty cache, where each clip is still encoded once for all its targets.
+The same model, targets, targets a step, optimiser and linear kernels in one process, in turns. The plain one has a row
+for each target, pads to the longest of a batch in random order, and encodes its clips on the way. Ours packs the
+targets of a clip, batches by length and reads frames from the disk. Written are the ratio with frames that are there,
+as in all epochs but the first, and with an empty cache, where each clip is still encoded once for all its targets.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from earnest.alignment.training import AlignmentSettings, train_pass
 from earnest.audio import Clip
 from earnest.conversation import Audio, Conversation
 from earnest.engines.families.fused import FusedFamily
+from earnest.engines.linear import fast_linear
 from earnest.engines.load import model_key
 from earnest.finding import Metric
 
@@ -49,6 +50,7 @@ class Plain(nn.Module):
         return self.model(input_ids=input_ids, attention_mask=attention_mask, labels=labels, audio=soft)
 
 
+@fast_linear()
 def plain_seconds(rows: Sequence[Target]) -> float:
     """Seconds of the plain training over all rows once."""
     model, processor = fresh(Variant("shipped", head="align"))

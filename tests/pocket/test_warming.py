@@ -3,11 +3,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pytest
 import torch
 
 from earnest.alignment.features import HeardClip
+from earnest.files import write_json_lines
 from earnest.fused import FusedModel, FusedProcessor
-from earnest.pocket.warming import Streamed, WarmSettings, stream_of, warm_loss, warm_up
+from earnest.pocket.warming import Streamed, WarmSettings, stream_of, streams_of, warm_loss, warm_up
 from earnest.world.scenes import plan_scene
 from tiny import tiny_pocket
 
@@ -65,6 +68,20 @@ def test_another_head_learns_the_mixtures_of_embeddings(tmp_path: Path) -> None:
         assert float(warm_loss(model, frames, clips)) < 0.7 * first
     moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert moved and all(name.startswith("passes.first.") for name in moved)
+
+
+def test_tokens_of_no_moment_are_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = clips_of(tiny_pocket(tmp_path))
+    scene = plan_scene(random.Random(0), duration_s=3.0)
+    write_json_lines(tmp_path / "scenes.jsonl", [{**scene.to_json(), "id": "one"}])
+    clips = {tmp_path / "one.wav": HeardClip("0", SAMPLES)}
+    vocabulary = FusedProcessor.from_pretrained(tmp_path).tokenizer.get_vocab()
+    budget = model.config.budget("first")
+    (usual,) = streams_of(model, clips, tmp_path, vocabulary)
+    monkeypatch.setattr(type(model.config), "budget", lambda *_: replace(budget, extra_per_chunk=5))
+    (latent,) = streams_of(model, clips, tmp_path, vocabulary)
+    assert len(latent.shares) == budget.tokens(SAMPLES)
+    assert np.array_equal(latent.ids, usual.ids)
 
 
 def test_frozen_parts_stay(tmp_path: Path) -> None:

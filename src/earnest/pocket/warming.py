@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -70,18 +70,18 @@ class Streamed:
 def streams_of(
     model: FusedModel, clips: Mapping[Path, HeardClip], world: Path, vocabulary: Mapping[str, int]
 ) -> list[Streamed]:
-    """Clips of the world with what a head is to write of them.
+    """Clips of the world with what a head is to write of them; tokens that belong to no moment are free.
 
     Args:
-        model: whose first pass it is.
+        model: whose first pass it is; not chunked.
         clips: file to what `Features.prepare` gave.
         world: folder of the clips, with their timelines.
         vocabulary: of the LLM.
     """
     scenes = {row["id"]: Scene.from_json(row) for row in read_json_lines(world / "scenes.jsonl")}
-    budget = model.config.budget("first")
+    moments = replace(model.config.budget("first"), extra_per_chunk=0)
     return [
-        Streamed(clip, *stream_of(scenes[path.stem], budget.tokens(clip.samples), vocabulary, number))
+        Streamed(clip, *stream_of(scenes[path.stem], moments.tokens(clip.samples), vocabulary, number))
         for number, (path, clip) in enumerate(clips.items())
     ]
 
