@@ -31,6 +31,8 @@ def decoded_seconds(path: Path) -> float | CellFault:
     A file is decoded once as long as its size and time do not change.
     """
     try:
+        if path.is_dir():
+            return CellFault(f"is a folder, {path}: give the path of a file")
         if not path.is_file():
             return CellFault(f"is missing: there is no file {path}")
         stat = path.stat()

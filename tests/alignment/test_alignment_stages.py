@@ -244,7 +244,7 @@ def test_encoders_hear_by_the_settings_of_their_folders(folders: dict[str, Path]
 
 
 def test_parameters_at_paper_size() -> None:
-    parts = Parts(llm="x", encoders="whisper=a, bert=b, music=c, events=d")
+    parts = Parts(llm="o/x", encoders="whisper=o/a, bert=o/b, music=o/c, events=o/d")
     from earnest.fused.adapters import Adapter
 
     with torch.device("meta"):
@@ -261,7 +261,11 @@ def test_parameters_at_paper_size() -> None:
         ({"llm": ""}, "llm is empty"),
         ({"encoders": ""}, "encoders is empty"),
         ({"encoders": "whisper"}, "write name=value"),
-        ({"encoders": "a=x, a=y"}, "names 'a' twice"),
+        ({"encoders": "a=o/x, a=o/y"}, "names 'a' twice"),
+        ({"llm": "pockett"}, "llm is 'pockett': no such folder"),
+        ({"encoders": "a=no/such/folder"}, "encoder 'a' is 'no/such/folder': no such folder"),
+        ({"llm": "tests"}, "llm is 'tests', which has no config.json"),
+        ({"dtype": "float33"}, "dtype is 'float33'"),
         ({"layers": "b=1"}, "layers names 'b'"),
         ({"layers": "a=one"}, "write name=8"),
         ({"latents": 0}, "latents is 0"),
@@ -269,7 +273,77 @@ def test_parameters_at_paper_size() -> None:
 )
 def test_bad_parts(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(EarnestError, match=message):
-        _ = Parts(**{"llm": "x", "encoders": "a=y", **changes}).layers_by_name
+        _ = Parts(**{"llm": "o/x", "encoders": "a=o/y", **changes}).layers_by_name
+
+
+def test_parts_come_out_of_pocket(targets: Path, tmp_path: Path) -> None:
+    numbers = {"adapter_width": 12, "adapter_inner": 12, "tokens_per_second": 4.0, "dtype": "float32"}
+    path = tmp_path / "pocket.toml"
+    parts = {"name": "alignment-parts", "llm": "pocket", "encoders": "speech=pocket, events=pocket", **numbers}
+    training = {"steps": 1, "batch_size": 2, "threads": 1}
+    stages = [parts, {"name": "alignment-single", **training}, {"name": "alignment-concat", **training}]
+    text = "".join(f"\n[[stage]]\n{to_toml(stage)}" for stage in (parts | {"targets": str(targets)}, *stages[1:]))
+    path.write_text(to_toml({"out": str(tmp_path / "out")}) + text)
+    lines: list[str] = []
+    recipes.run(path, log=lines.append)
+    assert any("speech: step 1 of 1" in line for line in lines)
+    pocket = earnest.load("pocket", threads=1)
+    own = earnest.load(str(tmp_path / "out" / "alignment-concat" / "model"), threads=1)
+    read = [Conversation().user("who are you?")]
+    # The same frozen LLM and ears, with a pass of its own between them.
+    assert (
+        own.generate(read, Sampling(max_new_tokens=12))[0].text
+        == pocket.generate(read, Sampling(max_new_tokens=12))[0].text
+    )
+    heard = own.generate([Conversation().user(Audio(tone(300, 2.0)), "\n\nwhat is it?")], Sampling(max_new_tokens=2))
+    assert heard[0].heard.audio_tokens == 2 + 8
+    # The stage's numbers are told where they have changed.
+    path.write_text(path.read_text().replace("steps = 1", "steps = 2", 1))
+    recipes.run(path, log=lines.append)
+    assert any("alignment-single: was made with steps = 1 (now 2); that is removed" in line for line in lines)
+    assert any("alignment-concat: was made from other data or by other stages" in line for line in lines)
+    with pytest.raises(ModelError, match="pocket has no encoder 'ears': it has "):
+        load_parts(Parts(llm="pocket", encoders="ears=pocket", **numbers))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layers": "whisper=1+3"}, "layers names 3 of encoder 'whisper', which has 2: give 0 to 2, or -1"),
+        ({"layers": "whisper=-4"}, "layers names -4"),
+        ({"device": "cuda:7"}, "the device is 'cuda:7', and of GPUs torch finds here"),
+        ({"encoders": "whisper={llm}"}, "is of type 'qwen3'"),
+        ({"llm": "{whisper}"}, "whisper has no chat template"),
+        ({"encoders": "whisper={odd}"}, "encoder 'whisper': '.*odd' cannot be loaded: "),
+    ],
+)
+def test_parts_that_cannot_be_loaded(
+    changes: dict[str, str], message: str, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    (odd / "config.json").write_text("{}")
+    usual = {"llm": "{llm}", "encoders": "whisper={whisper}", "dtype": "float32"}
+    given = {name: value.format(**folders, odd=odd) for name, value in (usual | changes).items()}
+    with pytest.raises(ModelError, match=message):
+        load_parts(Parts(**given))  # pyright: ignore[reportArgumentType]
+
+
+def test_targets_are_looked_at_before_anything_is_loaded(
+    folders: dict[str, Path], targets: Path, tmp_path: Path
+) -> None:
+    rows = [json.loads(line) for line in targets.read_text().splitlines()]
+    for change, message in (
+        ({"split": "validation"}, "no row of the split train has a target"),
+        ({"audio": "gone.wav"}, r"5 of 5 clips are not there, such as .*gone\.wav"),
+    ):
+        own = tmp_path / "own.jsonl"
+        changed = [{**row, "audio": str(targets.parent / row["audio"]), **change} for row in rows]
+        if "audio" in change:
+            changed = [{**row, "audio": f"{number}-gone.wav"} for number, row in enumerate(changed)]
+        own.write_text("".join(json.dumps(row) + "\n" for row in changed))
+        with pytest.raises(EarnestError, match=message):
+            recipes.run(small_recipe(tmp_path / "tiny.toml", folders, own), log=lambda _: None)
 
 
 def test_faults_of_a_recipe_come_before_any_work(folders: dict[str, Path], targets: Path, tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ def test_every_clip_is_a_row_or_has_a_reason(tmp_path: Path) -> None:
     clip(tmp_path / "long.wav", 60.0)
     clip(tmp_path / "almost.wav", 59.99)
     text(tmp_path / "empty.wav", "")
+    clip(tmp_path / "short.wav", 0.05)
+    (tmp_path / "folder.wav").mkdir()
     text(tmp_path / "broken.wav", "no audio at all")
     source = manifest(
         tmp_path / "mine.jsonl",
@@ -45,6 +47,8 @@ def test_every_clip_is_a_row_or_has_a_reason(tmp_path: Path) -> None:
         {"audio": "ok.wav", "segments": [{"start": 1, "end": 9, "caption": "x"}]},
         {"audio": "a" * 300, "caption": "x"},
         {"audio": "a\0b", "caption": "x"},
+        {"audio": "short.wav", "caption": "x"},
+        {"audio": "folder.wav", "caption": "x"},
     )
     out = tmp_path / "out"
     seen: list[tuple[int, int]] = []
@@ -61,19 +65,22 @@ def test_every_clip_is_a_row_or_has_a_reason(tmp_path: Path) -> None:
         ("mine-line-4", "too_long"), ("mine-line-5", "empty_audio"), ("mine-line-6", "unreadable_audio"),
         ("mine-line-7", "missing_audio"), ("mine-line-8", "no_text"), ("mine-line-9", "passage_outside"),
         ("mine-line-10", "unreadable_audio"), ("mine-line-11", "missing_audio"),
+        ("mine-line-12", "too_short"), ("mine-line-13", "unreadable_audio"),
     ]  # fmt: skip
     assert rejected[0]["detail"] == "60.00 s: clips must be shorter than 60 s"
+    assert rejected[8]["detail"] == "0.0500 s: clips must be at least 0.1 s"
+    assert rejected[9]["detail"].startswith("is a folder")
     assert rejected[3]["audio"] == str(tmp_path / "gone.wav")
-    assert seen[-1] == (8, 8)
+    assert seen[-1] == (10, 10)
     assert card == json.loads((out / "card.json").read_text())
-    assert (card["clips"], card["rows"], card["files"], card["unique_surrogates"]) == (11, 3, 2, 3)
+    assert (card["clips"], card["rows"], card["files"], card["unique_surrogates"]) == (13, 3, 2, 3)
     assert card["hours"] == pytest.approx(61.99 / 3600, abs=1e-6)
     assert {name: found["rows"] for name, found in card["modalities"].items()} == {"mixed": 2, "speech": 1}
     assert {name: found["rows"] for name, found in card["instructions"].items()} == {"none": 2, "spoken": 1}
     assert card["corpora"]["mine"]["rows"] == 3
-    assert (card["rejected"]["count"], card["rejected"]["rate"]["n"]) == (8, 11)
+    assert (card["rejected"]["count"], card["rejected"]["rate"]["n"]) == (10, 13)
     assert card["rejected"]["reasons"]["too_long"]["count"] == 1
-    assert card["rejected"]["corpora"]["mine"]["rate"]["value"] == pytest.approx(8 / 11)
+    assert card["rejected"]["corpora"]["mine"]["rate"]["value"] == pytest.approx(10 / 13)
 
 
 def test_the_same_sources_give_the_same_bytes(tmp_path: Path) -> None:

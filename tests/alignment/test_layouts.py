@@ -91,6 +91,17 @@ def test_fsd50k(tmp_path: Path) -> None:
     assert all(recording.audio.is_file() for recording in found)
 
 
+def test_audio_that_no_table_names_is_told_of(tmp_path: Path) -> None:
+    text(tmp_path / "FSD50K.ground_truth" / "eval.csv", "fname,labels,mids\n37199,Bark,/m/x\n")
+    for name in ("37199.wav", "orphan.wav"):
+        clip(tmp_path / "FSD50K.eval_audio" / name)
+    named, orphan = read_layout("fsd50k", tmp_path)
+    assert (named.id, named.unusable(1.0)) == ("37199", None)
+    assert orphan.name == "fsd50k-FSD50K.eval_audio/orphan.wav"
+    why = orphan.unusable(1.0)
+    assert why is not None and why.reason == "no_text"
+
+
 def test_nsynth(tmp_path: Path) -> None:
     note = {
         "note": 201034, "sample_rate": 16000, "instrument_family": 0, "qualities": [0, 1], "velocity": 50, "pitch": 22,

@@ -26,7 +26,7 @@ from earnest.alignment.rows import Asked, Target, load_rows
 from earnest.alignment.writing import save_targets
 from earnest.completion import Completion, Sampling, Stop
 from earnest.conversation import Conversation
-from earnest.errors import RecipeError
+from earnest.errors import ManifestError, RecipeError
 from earnest.files import read_json_lines, write_json_lines
 from earnest.pocket.clips import adapter_scene
 from earnest.pocket.curriculum import rephrase_prompt
@@ -260,6 +260,24 @@ def test_targets_and_rejected_rows_are_written_with_a_card(tmp_path: Path) -> No
     assert (card["a"], card["rows"], card["targets"], card["rejected"], card["failed_requests"]) == (1, 6, 5, 1, 0)
     assert {name: row["count"] for name, row in card["reasons"].items()} == {"rephrased": 5, "no answer tag": 1}
     assert not list(tmp_path.glob(".*.part"))
+
+
+def test_faults_of_targets_say_what_fits(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"id": f"{k}", "audio": "a.wav", "surrogate": "|dog|", "duration_s": 1.0, "clip": "c", "target": "a dog"}
+        for k in range(3)
+    ]
+    del rows[0]["target"]
+    rows[1]["split"] = "foo"
+    rows[2]["duration_s"] = 0
+    write_json_lines(tmp_path / "odd.jsonl", rows)
+    with pytest.raises(ManifestError) as error:
+        load_rows(tmp_path / "odd.jsonl", Target)
+    for words in (
+        "no 'target': every row needs it", "split = 'foo': give one of train, validation, test",
+        "duration_s = 0: give seconds above 0",
+    ):  # fmt: skip
+        assert words in str(error.value)
 
 
 def test_a_second_run_asks_nothing_but_what_failed(tmp_path: Path) -> None:

@@ -236,6 +236,8 @@ def test_clips_that_cannot_be_heard_are_all_named(fused: Path, rows: list[Target
     bad = [replace(rows[0], audio=tmp_path / name) for name in ("empty.wav", "missing.wav")]
     with pytest.raises(AudioError, match="2 of 5 clips cannot be heard"):
         train_pass(model, processor, [*rows, *bad][3:] + rows[:1], SETTINGS, tmp_path / "o", tmp_path / "c")
+    unheard = (tmp_path / "c" / "unheard.txt").read_text().splitlines()
+    assert len(unheard) == 2 and "empty.wav" in unheard[0] and "missing.wav" in unheard[1]
     with pytest.raises(EarnestError, match="none of 1 rows has a target"):
         train_pass(model, processor, [replace(rows[0], target=None)], SETTINGS, tmp_path / "o", tmp_path / "c")
 

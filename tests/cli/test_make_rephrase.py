@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from earnest.alignment.rows import Surrogate, Target, load_rows, save_rows
 from earnest.cli import main
 from earnest.conversation import Conversation
 from earnest.engines import Capabilities
+from earnest.engines.families.family import find_family
 from earnest.files import read_json_lines, write_json_lines
 from earnest.pocket.clips import adapter_scene
 from earnest.run import read_metrics
@@ -58,6 +60,7 @@ class Models:
         self.reply = reply
         monkeypatch.setattr("earnest.engines.load", self.load)
         monkeypatch.setattr("earnest.engines.model_key", lambda name, *_: f"key of {name}")
+        monkeypatch.setattr(import_module("earnest.engines.load"), "require_loadable", lambda _: None)
 
     def load(self, name: str, **_: Any) -> FakeEngine:
         self.loaded.append(name)
@@ -100,7 +103,7 @@ def test_pocket_is_asked_about_the_world_and_rephrases_itself(
     assert metrics["alignment.leak.rephrased"].value == 0.0
     assert 0.5 < metrics["alignment.nll_same.ratio"].value < 2.0
     assert {"alignment.nll.raw", "alignment.nll.rephrased", "alignment.nll.ground_truth"} <= set(metrics)
-    assert "What rephrasing did" in shown and "leak_reduction: 100.0 %" in shown
+    assert "What rephrasing did" in shown and "of these leaks rephrasing removed: 100.0 %" in shown
     before = (out / "targets.jsonl").read_bytes()
     code, shown, _ = run(capsys, *arguments, "--threads", 1, "--score", 0, "--against", f"twin={out}")
     assert code == 0 and "requests: 0 computed" in shown
@@ -156,8 +159,16 @@ def test_what_cannot_be_done_is_said_before_any_work(
         assert code != 0 and "either --writer MODEL, or --world" in " ".join(err.replace("│", " ").split())
     code, _, err = run(capsys, "questions", asked, "--data", data, "--world")
     assert code != 0 and "scenes.jsonl" in err
+    for way in ("--writer", "pocket"), ("--writer", "w", "--judge", "pocket"):
+        code, _, err = run(capsys, "questions", asked, "--data", data, *way)
+        assert code != 0 and "pocket writes and judges no questions" in err and not asked.exists()
     code, _, err = run(capsys, "questions", asked, "--data", data, "--writer", "w", "--actors", 3)
     assert code != 0 and "only with --ray" in err
+    with monkeypatch.context() as patch:
+        patch.setattr(import_module("earnest.engines.load"), "require_loadable", find_family)
+        code, _, err = run(capsys, "questions", asked, "--data", data, "--writer", "w")
+        # The folder is not taken by a model that cannot answer.
+        assert code != 0 and "no family" in err and not asked.exists()
     run(capsys, "questions", asked, "--data", data, "--writer", "w")
     models.loaded.clear()
     served = models.load("openai/x")

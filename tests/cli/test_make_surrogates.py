@@ -37,11 +37,11 @@ def test_corpora_and_a_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[st
     code, shown, _ = run(capsys, *command, "--test", 0, "--seed", 4, "--workers", 2)
     assert code == 0
     assert shown.splitlines() == [
-        "3 clips: 2 rows, 0.00 h, 2 different surrogates",
-        "  librispeech: 1 rows, 0.00 h, 1 different surrogates",
-        "  mine: 1 rows, 0.00 h, 1 different surrogates",
-        "  test: 1 rows, 0.00 h, 1 different surrogates",
-        "  train: 1 rows, 0.00 h, 1 different surrogates",
+        "3 clips: 2 rows, 6.5 s, 2 different surrogates",
+        "  librispeech: 1 rows, 2.5 s, 1 different surrogates",
+        "  mine: 1 rows, 4.0 s, 1 different surrogates",
+        "  test: 1 rows, 4.0 s, 1 different surrogates",
+        "  train: 1 rows, 2.5 s, 1 different surrogates",
         "  rejected for missing_audio: 1, 33.3 % [6.1, 79.2], n = 3",
         f"surrogates: {out / 'surrogates.jsonl'} and rejected.jsonl, card.json",
     ]

@@ -82,6 +82,23 @@ def test_all_faults_come_at_once(tmp_path: Path) -> None:
     assert all(word in text for word in ("4 fault(s)", "'colour'", "'third'", "'step'", "'many'"))
 
 
+def test_what_was_made_with_other_numbers_is_told(tmp_path: Path) -> None:
+    lines: list[str] = []
+    recipes.run(_recipe(tmp_path, '[[stage]]\nname = "first"\n'), log=lines.append)
+    recipes.run(_recipe(tmp_path, '[[stage]]\nname = "first"\nsteps = 5\n'), log=lines.append)
+    assert any("first: was made with steps = 3 (now 5); that is removed, and it is made anew" in line for line in lines)
+
+
+def test_a_nameless_and_a_misspelt_stage(tmp_path: Path) -> None:
+    path = _recipe(tmp_path, '[[stage]]\nnmae = "first"\nsteps = 3\n[[stage]]\nname = "frist"\n')
+    with pytest.raises(RecipeError) as error:
+        recipes.load(path)
+    assert "a stage has no name; it has nmae, steps" in str(error.value)
+    assert "unknown stage 'frist'; did you mean 'first'?" in str(error.value)
+    with pytest.raises(RecipeError, match=r"none\.toml: No such file or directory; give a recipe"):
+        recipes.load(tmp_path / "none.toml")
+
+
 def test_overrides_reach_only_stages_that_know_them(tmp_path: Path) -> None:
     path = _recipe(tmp_path, '[[stage]]\nname = "first"\n')
     [(_, _, settings)] = recipes.load(path, {"threads": 1, "workers": 9}).stages

@@ -1,25 +1,30 @@
 """A fused model of stock parts: any causal LLM and any known encoders, with the paper's adapters (arXiv 2603.09556).
 
-Encoders above 25 frames a second are brought to that by strided convolutions; slower ones keep their rate. LLMs whose
-vocabulary has no audio tags get learned start and end vectors.
+Parts may also come out of a fused model, such as pocket: its LLM, and its encoders by their names. Encoders above 25
+frames a second are brought to that by strided convolutions; slower ones keep their rate. LLMs whose vocabulary has no
+audio tags get learned start and end vectors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from earnest.engines.load import own_gpu
+from earnest.engines.load import HUB_ID, own_gpu, usable_device
 from earnest.errors import EarnestError, ModelError, RecipeError
-from earnest.fused import AdapterConfig, FusedModel, FusedProcessor, FusionConfig, PassConfig
+from earnest.fused import AdapterConfig, FusedConfig, FusedModel, FusedProcessor, FusionConfig, PassConfig
 from earnest.fused.configuration import GEOMETRIES, SAMPLE_RATE_HZ
 from earnest.fused.encoders import feature_settings
 from earnest.training.numbers import above_zero, at_least
 
 PLACEHOLDER = "<|earnest_audio|>"
+POCKET = "pocket"
 SINGLE, CA, PERCEIVER, CONCAT = "single", "ca", "perceiver", "concat"
 FUSIONS = (CA, PERCEIVER, CONCAT)
 
@@ -29,9 +34,11 @@ class Parts:
     """What a model is made of.
 
     Attributes:
-        llm: folder or hub id of a causal LLM with a chat template.
-        encoders: "name=folder or hub id", separated by commas; the first leads the fusion.
-        layers: "name=8+16+24", separated by commas: hidden layers that are mixed; the last one where not given.
+        llm: folder or hub id of a causal LLM with a chat template; "pocket", or a fused model's folder, for its LLM.
+        encoders: "name=folder or hub id", separated by commas; the first leads the fusion. Of pocket and other fused
+            models the encoder of that name: "speech=pocket, events=pocket".
+        layers: "name=8+16+24", separated by commas: hidden states that are mixed, 0 what enters the first layer, -1 the
+            last; the last one where not given.
         adapter_width: channels of the adapters' narrow layers.
         adapter_inner: channels of their wide one.
         tokens_per_second: what faster encoders are brought to.
@@ -64,10 +71,17 @@ class Parts:
         """Checks what can be checked before anything is loaded.
 
         Raises:
-            RecipeError: no LLM, no encoder, a name twice, layers of an unknown encoder, or a number below 1.
+            RecipeError: no LLM, no encoder, a name twice, a folder that is not there or holds no model, layers of an
+                unknown encoder, an unknown dtype, or a number below 1.
         """
         if not self.llm:
-            raise RecipeError("llm is empty: name a folder or a hub id of a causal LLM")
+            raise RecipeError("llm is empty: name a folder or a hub id of a causal LLM, or pocket")
+        _require_source("llm", self.llm)
+        for name, source in self.sources.items():
+            _require_source(f"encoder {name!r}", source)
+        kind = getattr(torch, self.dtype, None)
+        if not (isinstance(kind, torch.dtype) and kind.is_floating_point):
+            raise RecipeError(f"dtype is {self.dtype!r}: give float32, bfloat16 or float16")
         if unknown := set(self.layers_by_name) - set(self.sources):
             raise RecipeError(f"layers names {sorted(unknown)[0]!r}: the encoders are {', '.join(self.sources)}")
         at_least(
@@ -168,33 +182,123 @@ class Loaded:
 
 
 def load_parts(parts: Parts) -> Loaded:
-    """Loads LLM, tokenizer and encoders by transformers' Auto classes.
+    """Loads LLM, tokenizer and encoders by transformers' Auto classes, or out of a fused model.
 
     Raises:
-        ModelError: an LLM without a chat template, or an encoder of an unknown architecture or rate.
+        ModelError: a part that cannot be loaded, an LLM without a chat template, an encoder of an unknown architecture
+            or rate, layers that it does not have, or a device that is not there.
     """
     from tokenizers import AddedToken
     from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer: Any = AutoTokenizer.from_pretrained(parts.llm)
-    if tokenizer.chat_template is None:
-        raise ModelError(f"{parts.llm} has no chat template: give one that answers, or set tokenizer.chat_template")
+    device = usable_device(parts.place)
+    whole: dict[str, Any] = {}
+
+    def fused(source: str) -> Any:
+        """The fused model of a folder; it is loaded once."""
+        if source not in whole:
+            whole[source] = FusedModel.from_pretrained(source, dtype=parts.dtype)
+        return whole[source]
+
+    llm_source = _place(parts.llm)
+    with _named("llm", parts.llm):
+        is_fused = _is_fused(llm_source)
+        tokenizer: Any = (
+            FusedProcessor.from_pretrained(llm_source).tokenizer  # pyright: ignore[reportAttributeAccessIssue]
+            if is_fused
+            else AutoTokenizer.from_pretrained(llm_source)
+        )
+        if tokenizer.chat_template is None:
+            raise ModelError(f"{parts.llm} has no chat template: give one that answers, or set tokenizer.chat_template")
+        llm: Any = (
+            fused(llm_source).language_model
+            if is_fused
+            else AutoModelForCausalLM.from_pretrained(llm_source, dtype=parts.dtype)
+        )
     tokenizer.add_tokens([AddedToken(PLACEHOLDER, special=True, normalized=False)])
-    llm: Any = AutoModelForCausalLM.from_pretrained(parts.llm, dtype=parts.dtype)
     encoders: dict[str, Any] = {}
     features: dict[str, dict[str, Any]] = {}
-    for name, source in parts.sources.items():
-        module: Any = AutoModel.from_pretrained(source, dtype=parts.dtype)
-        # Of a model that hears and writes, the half that hears.
-        module = module.get_encoder() if getattr(module.config, "is_encoder_decoder", False) else module
-        if module.config.model_type not in GEOMETRIES:
-            raise ModelError(
-                f"encoder {name!r} ({source}) is of type {module.config.model_type!r}; known types: "
-                f"{', '.join(GEOMETRIES)}"
-            )
-        encoders[name] = module.to(parts.place).eval()
-        features[name] = feature_settings(source, module.config.model_type)
-    return Loaded(llm.to(parts.place).eval(), tokenizer, encoders, features)
+    for name, given in parts.sources.items():
+        source = _place(given)
+        with _named(f"encoder {name!r}", given):
+            if _is_fused(source):
+                encoders[name], features[name] = _ear_of(fused(source), name, given)
+            else:
+                module: Any = AutoModel.from_pretrained(source, dtype=parts.dtype)
+                # Of a model that hears and writes, the half that hears.
+                module = module.get_encoder() if getattr(module.config, "is_encoder_decoder", False) else module
+                if module.config.model_type not in GEOMETRIES:
+                    raise ModelError(
+                        f"encoder {name!r} ({given}) is of type {module.config.model_type!r}; known types: "
+                        f"{', '.join(GEOMETRIES)}"
+                    )
+                encoders[name], features[name] = module, feature_settings(source, module.config.model_type)
+        _require_layers(name, encoders[name].config, parts.layers_by_name.get(name, ()))
+        encoders[name].to(device).eval()
+    return Loaded(llm.to(device).eval(), tokenizer, encoders, features)
+
+
+def _place(source: str) -> str:
+    """Where a part lies, as transformers takes it."""
+    if source == POCKET:
+        from earnest.pocket import weights_path
+
+        return str(weights_path())
+    return source if Path(source).is_dir() else source.removeprefix("hf/")
+
+
+def _is_fused(source: str) -> bool:
+    config = Path(source) / "config.json"
+    return config.is_file() and json.loads(config.read_text("utf-8")).get("model_type") == FusedConfig.model_type
+
+
+def _ear_of(model: FusedModel, name: str, source: str) -> tuple[Any, dict[str, Any]]:
+    """An encoder of a fused model, and the settings of its features."""
+    specs = {spec.name: spec for spec in model.config.encoder_specs}
+    if name not in specs:
+        raise ModelError(
+            f"{source} has no encoder {name!r}: it has {', '.join(specs)}; write {next(iter(specs))}={source}"
+        )
+    return model.encoders[name], dict(specs[name].feature or {})
+
+
+def _require_source(what: str, source: str) -> None:
+    """Checks that a part is pocket, a folder of a model, or has the form of a hub id.
+
+    Raises:
+        RecipeError: it is none of them.
+    """
+    if source == POCKET:
+        return
+    if not Path(source).exists() and HUB_ID.fullmatch(source.removeprefix("hf/")):
+        return
+    if not Path(source).is_dir():
+        raise RecipeError(f"{what} is {source!r}: no such folder; give one, a hub id ORG/NAME, or {POCKET}")
+    if not (Path(source) / "config.json").is_file():
+        raise RecipeError(f"{what} is {source!r}, which has no config.json: give a folder written by save_pretrained")
+
+
+def _require_layers(name: str, config: Any, layers: Sequence[int]) -> None:
+    """Checks that an encoder has the hidden states that are asked for.
+
+    Raises:
+        ModelError: it has not.
+    """
+    last = config.blocks if config.model_type == "earnest_ear" else config.num_hidden_layers
+    if beyond := [layer for layer in layers if not -last - 1 <= layer <= last]:
+        raise ModelError(f"layers names {beyond[0]} of encoder {name!r}, which has {last}: give 0 to {last}, or -1")
+
+
+@contextmanager
+def _named(what: str, source: str) -> Generator[None]:
+    """Says which part it was that transformers could not load."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if isinstance(error, EarnestError):
+            raise
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"{what}: {source!r} cannot be loaded: {first}") from error
 
 
 def _pairs(what: str, text: str) -> dict[str, str]:

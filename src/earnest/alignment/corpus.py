@@ -28,6 +28,8 @@ from earnest.statistics import wilson
 
 MAX_DURATION_S = 60.0
 """Clips are shorter than this (ALARM, arXiv 2603.09556)."""
+MIN_DURATION_S = 0.1
+"""Clips are at least this long: nothing can be told of less."""
 _BATCH = 4096
 """Files that wait for a thread at a time: corpora have millions."""
 _FAULTS: dict[str, Reason] = {"is missing": Reason.MISSING_AUDIO, "is empty": Reason.EMPTY_AUDIO}
@@ -191,6 +193,8 @@ def _judge(clip: Recording, length: float | CellFault, max_duration_s: float) ->
         return Rejection(reason, detail)
     if length >= max_duration_s:
         return Rejection(Reason.TOO_LONG, f"{length:.2f} s: clips must be shorter than {max_duration_s:g} s")
+    if length < MIN_DURATION_S:
+        return Rejection(Reason.TOO_SHORT, f"{length:.4f} s: clips must be at least {MIN_DURATION_S:g} s")
     return clip.unusable(length)
 
 

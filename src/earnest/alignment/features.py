@@ -2,6 +2,7 @@
 
     FOLDER/clips.jsonl              (path, size, time) -> content key and samples, so that known files are not decoded
     FOLDER/ENCODER/AB/KEY.safetensors    frames [F, L * C] of one encoder, in half precision
+    FOLDER/unheard.txt              clips of the last attempt that could not be heard, and why
 
 A folder may be shared by trainings and by models: what lies in it is found by the weights of the encoders.
 """
@@ -26,7 +27,7 @@ from earnest.files import append_durably, cut_torn_line, json_line, read_json_li
 from earnest.fused.configuration import SAMPLE_RATE_HZ
 from earnest.fused.modeling import FusedModel
 
-CLIPS = "clips.jsonl"
+CLIPS, UNHEARD = "clips.jsonl", "unheard.txt"
 FAULTS_SHOWN = 5
 _AT_ONCE = 16
 
@@ -106,8 +107,10 @@ class Features:
         if faults:
             shown = "\n".join(f"  {fault}" for fault in faults[:FAULTS_SHOWN])
             more = f"\n  and {len(faults) - FAULTS_SHOWN} more" if len(faults) > FAULTS_SHOWN else ""
+            write_atomic(unheard := self._index.with_name(UNHEARD), "\n".join([*faults, ""]))
             raise AudioError(
-                f"{len(faults)} of {len(every)} clips cannot be heard: mend them or take their rows out\n{shown}{more}"
+                f"{len(faults)} of {len(every)} clips cannot be heard: mend them or take their rows out; all of them "
+                f"stand in {unheard}\n{shown}{more}"
             )
         return found
 

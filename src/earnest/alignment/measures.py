@@ -29,8 +29,13 @@ if TYPE_CHECKING:
 RAW, REPHRASED, GROUND_TRUTH = "raw", "rephrased", "ground_truth"
 SCORED_ROWS = 1000
 """Rows whose likelihood is taken by default."""
-HEADLINES = ("leak.raw_of_all", "leak_reduction", "nll_same.ratio", "cut")
-"""What is told of the findings where there is no room for the table."""
+HEADLINES: dict[str, str] = {
+    "leak.raw_of_all": "replies that betray a text, before",
+    "leak_reduction": "of these leaks rephrasing removed",
+    "nll_same.ratio": "nats a token outside the edits, R to R0",
+    "cut": "replies cut at their limit",
+}
+"""What is told of the findings where there is no room for the table: a metric, and what it is."""
 _SHOWN = {RAW: "R0", REPHRASED: "R", GROUND_TRUTH: "ground truth"}
 _WORD = re.compile(r"\w+|[^\w\s]")
 _UNIT = "nats"

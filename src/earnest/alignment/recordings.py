@@ -33,6 +33,7 @@ class Reason(StrEnum):
     EMPTY_AUDIO = "empty_audio"
     UNREADABLE_AUDIO = "unreadable_audio"
     TOO_LONG = "too_long"
+    TOO_SHORT = "too_short"
     NO_TEXT = "no_text"
     OUTSIDE = "passage_outside"
     TOO_MANY_SPEAKERS = "too_many_speakers"

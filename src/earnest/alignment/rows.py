@@ -113,6 +113,8 @@ def load_rows(path: Path | str, kind: type[R]) -> list[R]:
     for row in read_rows(path, faults):
         odd = sorted(set(row.cells) - later)
         missing = [name for name in _needed(kind) if row.cells.get(name) in (None, "")]
+        # None is a row that was rejected; a row without the key was never answered.
+        missing += ["target"] if "target" in known and "target" not in row.cells else []
         if odd or missing:
             if odd:
                 faults.add(row.line, f"unknown column {odd[0]!r}: known are {', '.join(known)}")
@@ -122,7 +124,7 @@ def load_rows(path: Path | str, kind: type[R]) -> list[R]:
         cells = {name: value for name, value in row.cells.items() if name in known}
         wrong = [name for name, value in cells.items() if not _fits(name, value)]
         if wrong:
-            faults.add(row.line, f"{wrong[0]} = {cells[wrong[0]]!r} is of the wrong kind or out of range")
+            faults.add(row.line, f"{wrong[0]} = {cells[wrong[0]]!r}: give {_FITTING.get(wrong[0], 'a text')}")
             continue
         if (first := lines.setdefault(cells["id"], row.line)) != row.line:
             faults.add(row.line, f"id {cells['id']!r} stands on line {first} already: ids must be unique")
@@ -140,6 +142,16 @@ def as_kind(row: Surrogate, kind: type[R], **more: Any) -> R:
 def _needed(kind: type[Surrogate]) -> tuple[str, ...]:
     own = ("id", "audio", "surrogate", "duration_s")
     return (*own, "clip") if issubclass(kind, Asked) else own
+
+
+_FITTING: dict[str, str] = {
+    "instruction": "true or false",
+    "cut": "true or false",
+    "duration_s": "seconds above 0",
+    "split": f"one of {', '.join(SPLITS)}",
+    "target": "a text, or null for none",
+}
+"""What `_fits` takes, in words."""
 
 
 def _fits(name: str, value: Any) -> bool:

@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 from earnest.alignment.assembly import CA, CONCAT, FUSIONS, PERCEIVER, SINGLE, Loaded, Parts, load_parts
-from earnest.alignment.rows import Target, load_rows
+from earnest.alignment.rows import SPLITS, Target, load_rows
 from earnest.alignment.training import PASS, AlignmentSettings, held_out_loss, train_pass
-from earnest.errors import RecipeError
+from earnest.engines.load import quiet
+from earnest.errors import EarnestError, RecipeError
 from earnest.files import write_json
 from earnest.fused import FusedModel, FusedProcessor
 from earnest.fused.ensemble import ensemble as _ensemble
@@ -90,11 +91,26 @@ def _rows(context: Context, split: str) -> list[Target]:
     return [row for row in load_rows(_parts(context).targets, Target) if row.split == split]
 
 
+@quiet()
 def _count(settings: PartsSettings, context: Context) -> None:
     rows = load_rows(settings.targets, Target)
-    splits = {split: sum(row.split == split for row in rows) for split in ("train", "validation", "test")}
+    splits = {split: sum(row.split == split for row in rows) for split in SPLITS}
     taken = sum(row.target is not None for row in rows)
-    context.log(f"{len(rows)} rows, {taken} with a target; by split {splits}")
+    mix = ", ".join(f"{split} {count}" for split, count in splits.items())
+    context.log(f"{len(rows)} rows, {taken} with a target; by split: {mix}")
+    if not any(row.target is not None and row.split == "train" for row in rows):
+        raise EarnestError(
+            f"{settings.targets}: no row of the split train has a target, so there is nothing to learn from; rows by "
+            f"split: {mix} (--split train of make surrogates puts all clips of a small corpus there)"
+        )
+    files = dict.fromkeys(row.audio for row in rows if row.target is not None)
+    if gone := [str(path) for path in files if not path.is_file()]:
+        raise EarnestError(
+            f"{settings.targets}: {len(gone)} of {len(files)} clips are not there, such as {', '.join(gone[:3])}: put "
+            "them back, or make the targets again"
+        )
+    if not splits["validation"]:
+        context.log("no row validates: no loss will be told on clips that were not learnt")
     loaded = load_parts(settings)
     names = list(settings.sources)
     counts: dict[str, int] = {}
@@ -104,8 +120,8 @@ def _count(settings: PartsSettings, context: Context) -> None:
         model, _ = loaded.fused(settings, own, kind, 0)
         trained = model.passes[PASS]
         title = own[0] if kind == SINGLE else kind
-        part: Any = trained if kind == SINGLE else trained.fusion
-        counts[title] = sum(parameter.numel() for parameter in part.parameters())
+        of: list[Any] = [trained] if kind == SINGLE else [trained.fusion, trained.head]
+        counts[title] = sum(parameter.numel() for part in of for parameter in part.parameters())
         context.log(f"{title}: {counts[title] / 1e6:.2f} M parameters")
     write_json(context.folder / CARD, {"rows": len(rows), "with_target": taken, "splits": splits, "parameters": counts})
 
@@ -128,6 +144,7 @@ def _train(
     parts = _parts(context)
     model, processor = loaded.fused(parts, names, kind, settings.seed)
     trained_before = _is_trained(folder)
+    title = f"{names[0]}: " if kind == SINGLE else ""
     if trained_before:
         _pass_of(model).load_state_dict(_weights(folder))
     elif kind != SINGLE:
@@ -154,7 +171,7 @@ def _train(
             _cache(context),
             frozen=frozen,
             save=save,
-            log=context.log,
+            log=lambda line: context.log(f"{title}{line}"),
         )
     held_out = [row for row in _rows(context, "validation") if row.target is not None]
     if not is_main():
@@ -194,6 +211,7 @@ def _begin(model: FusedModel, folders: dict[str, Path]) -> None:
     assert not begun and not unexpected, f"single trainings and fusion do not fit: {[*begun, *unexpected]}"
 
 
+@quiet()
 def _single(settings: SingleSettings, context: Context) -> None:
     parts = _parts(context)
     loaded = load_parts(parts)
@@ -205,6 +223,7 @@ def _single(settings: SingleSettings, context: Context) -> None:
         _train(context, settings, loaded, [name], SINGLE, folder, whole=settings.whole)
 
 
+@quiet()
 def _fusion(kind: str, settings: FusionSettings, context: Context) -> None:
     parts = _parts(context)
     names = list(parts.sources)
@@ -215,6 +234,7 @@ def _fusion(kind: str, settings: FusionSettings, context: Context) -> None:
     )  # fmt: skip
 
 
+@quiet()
 def _join(settings: EnsembleSettings, context: Context) -> None:
     models: list[Any] = []
     for name in (settings.first, settings.second):

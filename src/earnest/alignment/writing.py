@@ -50,13 +50,14 @@ def save_targets(
                 reject({**as_json(row, folder), "said": each.said})
             else:
                 keep(as_json(row, folder))
+    unkept = {reason for reason, flag in zip(reasons, kept, strict=True) if not flag}
     card = {
         **(made_of or {}),
         "rows": len(reasons),
         "targets": sum(kept),
         "rejected": len(kept) - sum(kept),
         "rates": {"targets": rate(kept, clips).to_json(), "cut": rate(cut, clips).to_json()},
-        "reasons": reason_rates(reasons, clips),
+        "reasons": {name: {**row, "rejected": name in unkept} for name, row in reason_rates(reasons, clips).items()},
         "failed_requests": sum(reason in FAILED for reason in reasons),
     }
     write_json(out / CARD, card)

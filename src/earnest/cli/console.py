@@ -27,6 +27,13 @@ def progress(title: str) -> Generator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+def long(hours: float) -> str:
+    """A length in hours, shorter ones in minutes or seconds."""
+    if hours >= 1:
+        return f"{hours:.2f} h"
+    return f"{60 * hours:.1f} min" if hours >= 1 / 60 else f"{3600 * hours:.1f} s"
+
+
 def command_line() -> str:
     """The command that is running, as one would type it."""
     return shlex.join(["earnest", *sys.argv[1:]])

@@ -42,9 +42,17 @@ class Models:
         actor_gpus: float | None = None,
     ) -> None:
         from earnest.engines import load, model_key
+        from earnest.engines.load import require_loadable, usable_device
+        from earnest.engines.server import served_model
 
         if not ray and (actors is not None or actor_gpus is not None):
             raise typer.BadParameter("--actors and --actor-gpus: only with --ray")
+        # Before a run's folder is taken for them.
+        for name in dict.fromkeys(names):
+            if served_model(name, settings["base_url"]) is None:
+                require_loadable(name)
+        if settings["device"] and not ray:
+            usable_device(settings["device"])
         self.keys = {name: model_key(name, settings["base_url"]) for name in dict.fromkeys(names)}
         self.local = {name: Late(key, lambda name=name: load(name, **settings)) for name, key in self.keys.items()}
         self.batch_size: int = settings["batch_size"]
@@ -89,4 +97,4 @@ class Models:
         try:
             require(self.local[name].engine, purpose, *needs)
         except ModelError as error:
-            raise ModelError(f"{error}, or {remedy}") from error
+            raise ModelError(f"{str(error).rstrip('.')}; or {remedy}") from error

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from earnest.cli.console import console, progress
+from earnest.cli.console import console, long, progress
 from earnest.cli.models import ActorGpus, Actors, Models, Ray
 from earnest.cli.options import MODEL_HELP, BaseUrl, Device, Dtype, MaxConnections, Threads
 
@@ -46,9 +46,16 @@ def questions(
     """Make questions about clips from their surrogates; repeat a killed command to complete it."""
     from earnest.alignment.rows import Surrogate, load_rows
     from earnest.cli.data import source_of
+    from earnest.errors import EarnestError
 
     if world == (writer is not None):
         raise typer.BadParameter("give either --writer MODEL, or --world for clips of `earnest make world`")
+    for name in (writer, judge):
+        if name == "pocket":
+            raise EarnestError(
+                "pocket writes and judges no questions, it knows a closed language: take a model that follows "
+                "instructions, --world for clips of `make world`, or write questions.jsonl yourself (docs/alignment.md)"
+            )
     rows = load_rows(data, Surrogate)[:limit]
     made_of = {"makes": "questions", **source_of(data), "seed": seed}
     if world:
@@ -60,7 +67,6 @@ def questions(
     from earnest.alignment.leaks import list_key
     from earnest.alignment.questions import Writing, prompt_ids, save_questions, write_questions
     from earnest.alignment.questions import candidates as write_candidates
-    from earnest.errors import EarnestError
     from earnest.finding import Metric
     from earnest.run import RunDirectory
 
@@ -113,7 +119,8 @@ def questions(
     for reason, row in card["rejected_for"].items():
         console.print(f"  rejected: {reason}: {row['count']}, {Metric.from_json(row['rate'])}", markup=False)
     if card["failed_requests"]:
-        console.print(f"{card['failed_requests']} requests failed; repeat the command to ask again", markup=False)
+        failed = card["failed_requests"]
+        console.print(f"{failed} requests failed, see rejected.jsonl; repeat the command to ask again", markup=False)
     if not card["rows"]:
         most = next(iter(card["rejected_for"]))
         raise EarnestError(
@@ -148,7 +155,9 @@ def _of_world(out: Path, rows: list[Any], per_clip: int, seed: int, made_of: dic
 
 def _show_mix(card: dict[str, Any]) -> None:
     """Hours, and the mix of tasks and modalities."""
-    console.print(f"  {card['hours']:.2f} h of audio in {card['files']} files", markup=False)
+    console.print(f"  {long(card['hours'])} of audio in {card['files']} files", markup=False)
     for name in ("tasks", "modalities"):
+        if not card[name]:
+            continue
         mix = ", ".join(f"{part} {counts['rows']}" for part, counts in card[name].items())
         console.print(f"  {name}: {mix}", markup=False)

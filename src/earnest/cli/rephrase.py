@@ -130,9 +130,11 @@ def rephrase(
     console.print(f"requests: {run.computed} computed, {run.reused} reused", markup=False)
     console.print(f"{card['rows']} rows: {card['targets']} targets, {card['rejected']} rejected", markup=False)
     for reason, row in card["reasons"].items():
-        console.print(f"  {reason}: {row['count']}, {Metric.from_json(row['rate'])}", markup=False)
+        kind = "rejected: " if row["rejected"] else ""
+        console.print(f"  {kind}{reason}: {row['count']}, {Metric.from_json(row['rate'])}", markup=False)
     if card["failed_requests"]:
-        console.print(f"{card['failed_requests']} requests failed; repeat the command to ask again", markup=False)
+        failed = card["failed_requests"]
+        console.print(f"{failed} requests failed, see rejected.jsonl; repeat the command to ask again", markup=False)
     if not card["targets"]:
         most = next(iter(card["reasons"]))
         raise EarnestError(
@@ -166,9 +168,9 @@ def _measure(
     run.write_findings([finding])
     for table in finding.tables:
         print_table(table)
-    for name in HEADLINES:
+    for name, title in HEADLINES.items():
         if name in finding.metrics:
-            console.print(f"{name}: {finding.metrics[name]}", markup=False)
+            console.print(f"{title}: {finding.metrics[name]} ({name})", markup=False)
 
 
 def _other(text: str) -> tuple[str, dict[str, str]]:

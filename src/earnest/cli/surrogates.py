@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from earnest.cli.console import console, progress
+from earnest.cli.console import console, long, progress
 from earnest.errors import EarnestError
 
 LAYOUTS = "audiocaps, clotho, dailytalk, fsd50k, librispeech, meld, nsynth, vctk, world"
@@ -64,7 +64,7 @@ def card_lines(card: dict[str, Any]) -> list[str]:
     from earnest.finding import Metric
 
     def counts(found: dict[str, Any]) -> str:
-        return f"{found['rows']} rows, {found['hours']:.2f} h, {found['unique_surrogates']} different surrogates"
+        return f"{found['rows']} rows, {long(found['hours'])}, {found['unique_surrogates']} different surrogates"
 
     rejections = card["rejected"]["reasons"].items()
     return [
@@ -73,6 +73,11 @@ def card_lines(card: dict[str, Any]) -> list[str]:
         *(
             f"  rejected for {reason}: {found['count']}, {Metric.from_json(found['rate'])}"
             for reason, found in rejections
+        ),
+        *(
+            [f"  all {card['rows']} rows are in one split, {next(iter(card['splits']))}: few speakers and recordings"]
+            if len(card["splits"]) == 1 and card["rows"] > 1 and not all(one["split"] for one in card["sources"])
+            else []
         ),
     ]
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from earnest.errors import ModelError
 
 if TYPE_CHECKING:
+    import torch
+
     from earnest.engines.local import LocalEngine
     from earnest.engines.server import ServerEngine
 
@@ -87,16 +89,42 @@ def load_local(
     if threads < 1:
         raise ModelError(f"threads is {threads}: it must be at least 1")
     torch.set_num_threads(min(threads, os.cpu_count() or 1))
-    try:
-        chosen = torch.device(device or (own_gpu() if torch.cuda.is_available() else "cpu"))
-    except RuntimeError as error:
-        raise ModelError(f"unknown device {device!r}: take cpu, cuda or cuda:1") from error
+    chosen = usable_device(device or (own_gpu() if torch.cuda.is_available() else "cpu"))
     kind = getattr(torch, dtype, None) if dtype else torch.float32 if chosen.type == "cpu" else "auto"
     if not (kind == "auto" or (isinstance(kind, torch.dtype) and kind.is_floating_point)):
         raise ModelError(f"unknown dtype {dtype!r}: take float32, bfloat16 or float16")
-    with _quiet():
+    with quiet():
         loaded = family.load(folder, chosen, kind, None if adapter is None else Path(adapter))
     return LocalEngine(loaded, name=name, key=key, batch_size=batch_size)
+
+
+def require_loadable(name: str) -> None:
+    """Checks, without loading it, that a model of this process is of an architecture that is known.
+
+    Raises:
+        ModelError: as `load_local`.
+    """
+    from earnest.engines.families.family import find_family
+
+    find_family(_model_type(find_folder(name)))
+
+
+def usable_device(name: str) -> torch.device:
+    """A device by its name.
+
+    Raises:
+        ModelError: no such device, or a GPU that torch does not find here.
+    """
+    import torch
+
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ModelError(f"unknown device {name!r}: take cpu, cuda or cuda:1") from error
+    if device.type == "cuda" and (device.index or 0) >= (gpus := torch.cuda.device_count()):
+        there = "none; take cpu" if not gpus else f"cuda:0 to cuda:{gpus - 1}"
+        raise ModelError(f"the device is {name!r}, and of GPUs torch finds here: {there}")
+    return device
 
 
 def own_gpu() -> str:
@@ -157,8 +185,8 @@ def _refuse_adapter(name: str, adapter: Path | str | None) -> None:
 
 
 @contextmanager
-def _quiet() -> Generator[None]:
-    """Without transformers' progress bars, which belong to whoever has the terminal."""
+def quiet() -> Generator[None]:
+    """Without transformers' progress bars, which belong to whoever has the terminal; also as a decorator."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

@@ -13,6 +13,7 @@ checkpoint. When a number changes, what was made with the old one is removed and
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import os
@@ -137,7 +138,9 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe
     path = Path(path)
     try:
         document = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise RecipeError(f"{path}: {error.strerror}; give a recipe, such as recipes/pocket/base.toml") from error
+    except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{path}: cannot be read as a recipe ({error})") from error
     faults = [f"unknown key {key!r}; known: out, stage" for key in document if key not in ("out", "stage")]
     rows = document.get("stage", [])
@@ -146,9 +149,14 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe
         rows = []
     stages: list[tuple[str, Stage, Any]] = []
     for row in rows:
-        name = str(row.get("name"))
+        if "name" not in row:
+            faults.append(f"a stage has no name; it has {', '.join(row) or 'nothing'}")
+            continue
+        name = str(row["name"])
         if name not in STAGES:
-            faults.append(f"unknown stage {name!r}; known: {', '.join(STAGES)}")
+            close = difflib.get_close_matches(name, STAGES, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(STAGES)}"
+            faults.append(f"unknown stage {name!r}; {hint}")
             continue
         stage = _stage(name)
         known = {field.name: field for field in fields(stage.settings)}
@@ -240,11 +248,13 @@ def run(
         missing += [need for need in before if not _complete(root / need, made[need])]
         if missing:
             raise RecipeError(f"{path}: the stage {name!r} needs {', '.join(missing)}: run it before")
+        if done and not same:
+            log(f"{name}: was made {_changed(done.get('settings', {}), values)}; that is removed, and it is made anew")
         if not same:
             shutil.rmtree(folder, ignore_errors=True)
         spent = done["seconds"] if same and not stage.publishes else 0.0
         started = time.time()
-        log(f"{name}: {values}")
+        log(f"{name}: {', '.join(f'{key} = {value!r}' for key, value in asdict(values).items())}")
         folder.mkdir(parents=True, exist_ok=True)
 
         def note(complete: bool, name: str = name, started: float = started, spent: float = spent) -> float:
@@ -284,6 +294,15 @@ def _key(values: Any, needed: list[str]) -> str:
     """Tells what a stage makes: its numbers, but for those of the machine, and the keys of what it needs."""
     numbers = {key: value for key, value in asdict(values).items() if key not in MACHINE}
     return hashlib.sha256(json.dumps([numbers, needed], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _changed(before: Mapping[str, Any], values: Any) -> str:
+    """What a stage was made with before."""
+    now = asdict(values)
+    changed = [key for key in now if key not in MACHINE and before.get(key) != now[key]]
+    if not changed:
+        return "from other data or by other stages than now"
+    return "with " + ", ".join(f"{key} = {before.get(key)!r} (now {now[key]!r})" for key in changed)
 
 
 def _complete(folder: Path, key: str) -> bool:
