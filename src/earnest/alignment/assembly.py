@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from earnest.engines.load import HUB_ID, own_gpu, usable_device
+from earnest.engines.load import HUB_ID, find_folder, own_gpu, usable_device
 from earnest.errors import EarnestError, ModelError, RecipeError
 from earnest.fused import AdapterConfig, FusedConfig, FusedModel, FusedProcessor, FusionConfig, PassConfig
 from earnest.fused.configuration import GEOMETRIES, SAMPLE_RATE_HZ
@@ -241,9 +241,7 @@ def load_parts(parts: Parts) -> Loaded:
 def _place(source: str) -> str:
     """Where a part lies, as transformers takes it."""
     if source == POCKET:
-        from earnest.pocket import weights_path
-
-        return str(weights_path())
+        return str(find_folder(POCKET))
     return source if Path(source).is_dir() else source.removeprefix("hf/")
 
 
